@@ -1,0 +1,42 @@
+# Two commands for a new user:  make demo   make test
+# TORCH names the PyTorch to install, PYTHON the interpreter that makes .venv.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
+
+.PHONY: demo test bench install clean help
+
+help:
+	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 5 minutes"
+	@echo "make test     run the whole test suite"
+	@echo "make bench    time reference, dense and F.conv2d"
+	@echo "make clean    remove .venv, build products and demo/"
+
+demo: $(INSTALLED)
+	@echo "== demo: three networks on noisy rotated digits; tables and pictures go to demo/"
+	@$(BIN)/gconv-ext train noise --demo --out demo --resume
+
+test: $(INSTALLED)
+	@echo "== test: the whole suite"
+	@$(BIN)/python -m pytest -q
+
+bench: $(INSTALLED)
+	@echo "== bench: reference, dense and F.conv2d; results go to runs/bench/"
+	@$(BIN)/gconv-ext bench --out runs/bench
+
+install: $(INSTALLED)
+
+# Made again only when the C++ sources or the package's own declarations have changed.
+$(INSTALLED): $(BUILD_INPUTS)
+	@echo "== install: $(VENV) with $(TORCH), then gconv_ext with its compiled ops (once; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$(TORCH)" numpy "setuptools>=68" wheel ninja pybind11
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[train,test]"
+	@touch $@
+	@$(BIN)/gconv-ext info
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info gconv_ext/*.so

@@ -1,0 +1,24 @@
+"""Group-equivariant convolutions for PyTorch: strict and relaxed, with compiled kernels and a plain PyTorch reference."""
+
+from . import functional, nn
+from .algorithms import Explanation
+from .equivariance import EquivarianceError, equivariance_error
+from .functional import explain
+from .groups import PointGroup, transform_feature_map, transform_image
+from .models import create_model, list_models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EquivarianceError",
+    "Explanation",
+    "PointGroup",
+    "create_model",
+    "equivariance_error",
+    "explain",
+    "functional",
+    "list_models",
+    "nn",
+    "transform_feature_map",
+    "transform_image",
+]

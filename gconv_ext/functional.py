@@ -1,0 +1,226 @@
+"""Group convolutions as functions.
+
+| tensor          | lifting                   | group convolution                |
+|-----------------|---------------------------|----------------------------------|
+| x               | [B, C_in, H, W]           | [B, C_in, |P|, H, W]             |
+| weight          | [C_out, C_in, k, k]       | [C_out, C_in, |P|, k, k]         |
+| weight, relaxed | [L, C_out, C_in, k, k]    | [L, C_out, C_in, |P|, k, k]      |
+| relaxed_weight  | [L, |P|]                  | [L, |P|]                         |
+| bias            | [C_out]                   | [C_out]                          |
+| result          | [B, C_out, |P|, H', W']   | [B, C_out, |P|, H', W']          |
+
+Channels count fields: a field holds one number for each of the |P| elements of the group.  With `groups` above 1,
+C_in in `weight` is that of one group, as in torch.nn.functional.conv2d.
+
+Every function raises, before anything runs, a ValueError (shape, device, order of the group, stride, unknown name) or a
+TypeError (dtype, kind of argument) that names the argument, what came and what was expected, and a RuntimeError where an
+algorithm was asked for by name whose back end is missing.
+
+`algorithm` is "reference" (plain PyTorch, any device and dtype, the definition), "dense" (the filter expanded in one
+compiled pass, then PyTorch's convolution) or "auto" (the fastest that supports the call; see gconv_ext.explain).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from . import algorithms, checks
+from .groups import PointGroup, as_group
+
+__all__ = ["lifting_conv2d", "group_conv2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d", "expand_filter"]
+
+
+def _checked_call(
+    x, weight, relaxed_weight, bias, *, lifting, relaxed, group, relax_on, stride, padding, dilation, groups
+) -> algorithms.Convolution:
+    group = as_group(group)
+    checks.check_relax_on(relax_on, lifting)
+    stride = checks.as_pair("stride", stride, 1, group)
+    padding = checks.as_pair("padding", padding, 0, group)
+    dilation = checks.as_pair("dilation", dilation, 1, group)
+    checks.check_filter_bank(weight, relaxed_weight, group, lifting, relaxed)
+    checks.check_convolution(x, weight, bias, group, lifting, stride, padding, dilation, groups)
+    return algorithms.Convolution(
+        x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups
+    )
+
+
+def lifting_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
+    stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Lifts an image to a feature map on the group (Cohen & Welling 2016, Eq. 10):
+
+        y[o, u, p] = bias[o] + Σ_c Σ_t weight[o, c, u⁻¹t] · x[c, p + t]
+
+    Args:
+        x: [B, C_in, H, W].
+        weight: [C_out, C_in / groups, k, k].
+        bias: [C_out] or None; one number a field, shared over the group.
+        group: a PointGroup or its name.
+        stride, padding, dilation: an int, or (rows, columns), which must agree where the group has quarter turns; in
+            pixels.
+        groups: blocks of fields that are convolved apart.
+        algorithm: see the module.
+
+    Returns:
+        [B, C_out, |P|, H', W'].
+
+    Raises:
+        ValueError, TypeError, RuntimeError: see the module.
+    """
+    call = _checked_call(
+        x, weight, None, bias, lifting=True, relaxed=False, group=group, relax_on="output",
+        stride=stride, padding=padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return algorithms.run(call, algorithm)
+
+
+def group_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
+    stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Group convolution (Cohen & Welling 2016, Eq. 11):
+
+        y[o, u, p] = bias[o] + Σ_c Σ_v Σ_t weight[o, c, u⁻¹v, u⁻¹t] · x[c, v, p + t]
+
+    Args:
+        x: [B, C_in, |P|, H, W].
+        weight: [C_out, C_in / groups, |P|, k, k]; the third axis is the relative element w = u⁻¹v.
+        bias: [C_out] or None.
+        group, stride, padding, dilation, groups, algorithm: as for lifting_conv2d.
+
+    Returns:
+        [B, C_out, |P|, H', W'].
+
+    Raises:
+        ValueError, TypeError, RuntimeError: see the module.
+    """
+    call = _checked_call(
+        x, weight, None, bias, lifting=False, relaxed=False, group=group, relax_on="output",
+        stride=stride, padding=padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return algorithms.run(call, algorithm)
+
+
+def relaxed_lifting_conv2d(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
+    relax_on: str = "output", stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Relaxed lifting convolution (Wang, Walters & Yu 2022): L filter banks, weighted for each output element,
+
+        y[o, u, p] = bias[o] + Σ_c Σ_t Σ_l relaxed_weight[l, u] · weight[l, o, c, u⁻¹t] · x[c, p + t]
+
+    Equivariant exactly when relaxed_weight[l, ·] is constant for every l.
+
+    Args:
+        x: [B, C_in, H, W].
+        weight: [L, C_out, C_in / groups, k, k].
+        relaxed_weight: [L, |P|].
+        bias: [C_out] or None.
+        relax_on: "output"; an image has no group axis, so "input" is an error.
+        group, stride, padding, dilation, groups, algorithm: as for lifting_conv2d.
+
+    Returns:
+        [B, C_out, |P|, H', W'].
+
+    Raises:
+        ValueError, TypeError, RuntimeError: see the module.
+    """
+    call = _checked_call(
+        x, weight, relaxed_weight, bias, lifting=True, relaxed=True, group=group, relax_on=relax_on,
+        stride=stride, padding=padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return algorithms.run(call, algorithm)
+
+
+def relaxed_group_conv2d(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
+    relax_on: str = "output", stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Relaxed group convolution (Wang, Walters & Yu 2022; paper 1, Eqs. 5 and 6):
+
+        y[o, u, p] = bias[o] + Σ_c Σ_v Σ_t Σ_l w_l · weight[l, o, c, u⁻¹v, u⁻¹t] · x[c, v, p + t]
+
+    with w_l = relaxed_weight[l, v] for relax_on="input" (as the papers write it, w_l(h)) and
+    w_l = relaxed_weight[l, u] for relax_on="output" (as the published code computes it).
+    Equivariant exactly when relaxed_weight[l, ·] is constant for every l.
+
+    Args:
+        x: [B, C_in, |P|, H, W].
+        weight: [L, C_out, C_in / groups, |P|, k, k].
+        relaxed_weight: [L, |P|].
+        bias: [C_out] or None.
+        relax_on: "input" or "output".
+        group, stride, padding, dilation, groups, algorithm: as for lifting_conv2d.
+
+    Returns:
+        [B, C_out, |P|, H', W'].
+
+    Raises:
+        ValueError, TypeError, RuntimeError: see the module.
+    """
+    call = _checked_call(
+        x, weight, relaxed_weight, bias, lifting=False, relaxed=True, group=group, relax_on=relax_on,
+        stride=stride, padding=padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return algorithms.run(call, algorithm)
+
+
+def expand_filter(
+    weight: Tensor, relaxed_weight: Tensor | None = None, *, group: PointGroup | str, relax_on: str = "output"
+) -> Tensor:
+    """The dense filter with which torch.nn.functional.conv2d computes the group convolution:
+
+        filter[o·|P| + u, c·|P| + v, t] = Σ_l w_l · weight[l, o, c, u⁻¹v, u⁻¹t]
+
+    Use it on x.flatten(1, 2), and unflatten the result's channels to [C_out, |P|].  Strict or relaxed, lifting or group
+    convolution is told by the number of dimensions of `weight`.
+
+    Args:
+        weight: any of the module's four kinds.
+        relaxed_weight: [L, |P|] or None.
+        group: a PointGroup or its name.
+        relax_on: "input" or "output"; see relaxed_group_conv2d.
+
+    Returns:
+        [|P|·C_out, C_in, k, k] (lifting) or [|P|·C_out, |P|·C_in, k, k], differentiable to every order.
+
+    Raises:
+        ValueError, TypeError: see the module.
+    """
+    group = as_group(group)
+    relaxed = relaxed_weight is not None
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a tensor, got {type(weight).__name__}")
+    lifting = weight.dim() <= 4 + relaxed
+    checks.check_relax_on(relax_on, lifting and relaxed)
+    checks.check_filter_bank(weight, relaxed_weight, group, lifting, relaxed)
+    return algorithms.expand_filter(weight, relaxed_weight, group, relax_on, lifting)
+
+
+def explain(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None = None, bias: Tensor | None = None, *,
+    group: PointGroup | str, relax_on: str = "output", stride=1, padding=0, dilation=1, groups: int = 1,
+    algorithm: str = "auto",
+) -> algorithms.Explanation:  # fmt: skip
+    """What algorithm="auto" would take for a call, and why; nothing is computed.
+
+    Takes the arguments of any of the four convolutions: a third tensor with one dimension is the bias of a strict one,
+    with two the relaxed weights.  `algorithm` is checked and otherwise ignored.
+
+    Returns:
+        Explanation(algorithm, reason, rejected); print it for a reader.
+
+    Raises:
+        ValueError, TypeError: as the convolution itself.
+    """
+    if bias is None and isinstance(relaxed_weight, Tensor) and relaxed_weight.dim() == 1:
+        relaxed_weight, bias = None, relaxed_weight
+    algorithms.check_algorithm(algorithm)
+    call = _checked_call(
+        x, weight, relaxed_weight, bias, lifting=isinstance(x, Tensor) and x.dim() == 4,
+        relaxed=relaxed_weight is not None, group=group, relax_on=relax_on,
+        stride=stride, padding=padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    return algorithms.choose(call)

@@ -1,0 +1,45 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+
+from .noise import NoiseP4CNN, NoisePlainCNN, NoiseRelaxedP4CNN
+
+_MODELS = {
+    "noise_plain_cnn": NoisePlainCNN,
+    "noise_p4_cnn": NoiseP4CNN,
+    "noise_relaxed_p4_cnn": NoiseRelaxedP4CNN,
+}
+
+__all__ = ["create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseRelaxedP4CNN"]
+
+
+def list_models() -> list[str]:
+    """The names that create_model knows."""
+    return list(_MODELS)
+
+
+def create_model(name: str, **options) -> nn.Module:
+    """Makes a network, with the paper's settings unless told otherwise.
+
+    Args:
+        name: one of list_models().
+        **options: `in_channels`, `num_classes`, `width` and `algorithm` for every network; its docstring says more.
+
+    Returns:
+        A module from [B, in_channels, H, W] to [B, num_classes].
+
+    Raises:
+        ValueError: unknown name, or a value that the network refuses.
+        TypeError: an option that the network does not have.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"create_model: unknown model {name!r}; expected one of {', '.join(_MODELS)}")
+    known = inspect.signature(_MODELS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise TypeError(f"create_model: {name} has no option {option!r}; it has {', '.join(known)}")
+    return _MODELS[name](**options)

@@ -1,0 +1,105 @@
+"""The three networks of paper 1, «Relaxed Equivariance for Anisotropic Noise».
+
+One input convolution and seven hidden ones, 3 x 3 with padding 1 and ReLU after each, then global average pooling (over
+space, and over the group where there is one) and a linear layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_tensor
+from ..nn import GroupConv2d, LiftingConv2d, RelaxedGroupConv2d, RelaxedLiftingConv2d
+
+HIDDEN_CONVOLUTIONS = 7
+
+
+class _NoiseCNN(nn.Module):
+    """Subclasses give the input and the hidden convolution."""
+
+    def __init__(self, in_channels: int, num_classes: int, width: int, lift: nn.Module, hidden):
+        super().__init__()
+        layers = [lift, nn.ReLU()]
+        for _ in range(HIDDEN_CONVOLUTIONS):
+            layers += [hidden(), nn.ReLU()]
+        self.in_channels = in_channels
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_tensor("x", x, 4, "[B, C, H, W]")
+        if x.shape[1] != self.in_channels:
+            raise ValueError(f"x must have {self.in_channels} channels in [B, C, H, W], got shape {tuple(x.shape)}")
+        # PyTorch's CPU convolution is fastest with the channels last in memory, and every layer keeps the format.
+        features = self.features(x.contiguous(memory_format=torch.channels_last))
+        return self.classifier(features.flatten(2).mean(2))
+
+    def equivariance_penalty(self) -> Tensor:
+        """Eq. 7 of paper 1 without its factor α, summed over the layers; 0 for a network without relaxed layers."""
+        penalties = [layer.equivariance_penalty() for layer in self.features if hasattr(layer, "equivariance_penalty")]
+        return torch.stack(penalties).sum() if penalties else self.classifier.weight.new_zeros(())
+
+
+class NoisePlainCNN(_NoiseCNN):
+    """The plain network: 20 channels, biases; 25,750 parameters as in the paper.
+
+    Args:
+        in_channels, num_classes: 1 and 10 in the paper.
+        width: channels of each convolution.
+        algorithm: "auto"; the network has no group convolution.
+
+    Shapes: x [B, in_channels, H, W] -> logits [B, num_classes].
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, width: int = 20, algorithm: str = "auto"):
+        if algorithm != "auto":
+            raise ValueError(f"algorithm must be 'auto' for a network without group convolutions, got {algorithm!r}")
+        super().__init__(
+            in_channels, num_classes, width,
+            nn.Conv2d(in_channels, width, 3, padding=1), lambda: nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+
+class NoiseP4CNN(_NoiseCNN):
+    """The p4 network: 10 fields, no convolution biases; 25,400 parameters as in the paper.
+
+    Args:
+        in_channels, num_classes: 1 and 10 in the paper.
+        width: fields of each convolution.
+        algorithm: see gconv_ext.functional.
+
+    Shapes: x [B, in_channels, H, W] -> logits [B, num_classes], invariant under quarter turns of x.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10, width: int = 10, algorithm: str = "auto"):
+        options = dict(group="C4", padding=1, bias=False, algorithm=algorithm)
+        super().__init__(
+            in_channels, num_classes, width,
+            LiftingConv2d(in_channels, width, 3, **options), lambda: GroupConv2d(width, width, 3, **options),
+        )  # fmt: skip
+
+
+class NoiseRelaxedP4CNN(_NoiseCNN):
+    """The relaxed p4 network: 6 fields, L = 3 filter banks, no convolution biases; 27,544 parameters as in the paper.
+
+    Args:
+        in_channels, num_classes: 1 and 10 in the paper.
+        width: fields of each convolution.
+        algorithm: see gconv_ext.functional.
+        num_filter_banks: L.
+        relax_on: of the hidden layers; "output" as in the code that the paper's is based on, or "input" as in its
+            text.  The input layer has no group axis on its input and takes "output".
+
+    Shapes: x [B, in_channels, H, W] -> logits [B, num_classes], invariant under quarter turns of x at the start.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, num_classes: int = 10, width: int = 6, algorithm: str = "auto",
+        num_filter_banks: int = 3, relax_on: str = "output",
+    ):  # fmt: skip
+        options = dict(group="C4", padding=1, bias=False, algorithm=algorithm, num_filter_banks=num_filter_banks)
+        super().__init__(
+            in_channels, num_classes, width, RelaxedLiftingConv2d(in_channels, width, 3, **options),
+            lambda: RelaxedGroupConv2d(width, width, 3, relax_on=relax_on, **options),
+        )  # fmt: skip

@@ -1,0 +1,67 @@
+import cases
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from gconv_ext import functional
+
+
+@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+def test_gradcheck(kind, group, algorithm):
+    arguments = cases.make(kind, group, batch=1, in_fields=1, out_fields=2, k=2, size=(3, 3))
+    arguments = [a.requires_grad_() for a in arguments]
+
+    def run(*arguments):
+        return cases.call(kind, arguments, group, padding=1, algorithm=algorithm)
+
+    assert gradcheck(run, arguments)
+    assert gradgradcheck(run, arguments)
+
+
+def test_third_order(kind, group):
+    """The third derivative of the compiled path against that of the reference."""
+    arguments = cases.make(kind, group, batch=1, in_fields=2, out_fields=2, k=3, size=(4, 4))
+    results = []
+    for algorithm in ("reference", "dense"):
+        inputs = [a.clone().requires_grad_() for a in arguments]
+        value = cases.call(kind, inputs, group, algorithm=algorithm).pow(3).sum()
+        for _ in range(3):
+            grads = torch.autograd.grad(value, inputs, create_graph=True)
+            value = sum((grad * torch.cos(torch.arange(grad.numel()).view_as(grad))).sum() for grad in grads)
+        results.append(value.detach())
+    assert torch.allclose(*results, rtol=1e-10)
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True), (True, True)])
+def test_only_the_gradients_that_are_needed(group, needed):
+    weight, relaxed_weight = torch.randn(2, 3, 2, group.order, 3, 3).double(), torch.randn(2, group.order).double()
+    weight.requires_grad_(needed[0]), relaxed_weight.requires_grad_(needed[1])
+    filter = functional.expand_filter(weight, relaxed_weight, group=group)
+    filter.square().sum().backward()
+    assert (weight.grad is not None, relaxed_weight.grad is not None) == needed
+
+    inputs = [a for a in (weight, relaxed_weight) if a.requires_grad]
+    assert gradgradcheck(lambda *_: functional.expand_filter(weight[:, :1, :1], relaxed_weight, group=group), inputs)
+
+
+def test_func_transforms():
+    """torch.func.grad, vmap over an ensemble of filter banks, and both together."""
+    x, weight = torch.randn(2, 2, 4, 6, 6).double(), torch.randn(5, 3, 2, 4, 3, 3).double()
+
+    def loss(weight, algorithm):
+        return functional.group_conv2d(x, weight, group="C4", algorithm=algorithm).square().sum()
+
+    for transform in (
+        lambda algorithm: torch.func.vmap(lambda w: loss(w, algorithm))(weight),
+        lambda algorithm: torch.func.grad(lambda w: loss(w, algorithm))(weight[0]),
+        lambda algorithm: torch.func.vmap(torch.func.grad(lambda w: loss(w, algorithm)))(weight),
+        lambda algorithm: torch.func.vmap(torch.func.grad(lambda w: loss(w, algorithm)), in_dims=1)(weight.movedim(0, 1)),
+    ):
+        assert torch.allclose(transform("dense"), transform("reference"), rtol=1e-12)
+
+
+def test_vmap_over_relaxed_weights():
+    weight, relaxed = torch.randn(2, 3, 2, 4, 3, 3).double(), torch.randn(5, 2, 4).double()
+    got = torch.func.vmap(lambda r: functional.expand_filter(weight, r, group="C4", relax_on="input"))(relaxed)
+    for index in range(5):
+        assert torch.equal(got[index], functional.expand_filter(weight, relaxed[index], group="C4", relax_on="input"))

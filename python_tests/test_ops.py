@@ -1,0 +1,85 @@
+import cases
+import pytest
+import torch
+
+from gconv_ext import ops
+
+
+def bank_of(kind, group):
+    _, weight, *relaxed, _ = cases.make(kind, group, dtype=torch.float32)
+    return weight, relaxed[0] if relaxed else None
+
+
+def test_opcheck(kind, group):
+    weight, relaxed_weight = bank_of(kind, group)
+    options = (group.name, cases.relax_on(kind))
+    torch.library.opcheck(torch.ops.gconv_ext.expand_filter, (weight, relaxed_weight, *options))
+    grad = torch.randn_like(ops.expand_filter(weight, relaxed_weight, *options))
+    for mask in ([True, relaxed_weight is not None], [False, relaxed_weight is not None], [True, False]):
+        torch.library.opcheck(
+            torch.ops.gconv_ext.expand_filter_backward, (grad, weight, relaxed_weight, *options, mask)
+        )
+
+
+def test_outputs_are_written_in_full(kind, group):
+    """Two runs on memory that held something else."""
+    weight, relaxed_weight = bank_of(kind, group)
+    options = (group.name, cases.relax_on(kind))
+    first = ops.expand_filter(weight, relaxed_weight, *options)
+    expected, shape = first.clone(), first.shape
+    first.fill_(torch.nan)
+    del first
+    assert torch.equal(ops.expand_filter(weight, relaxed_weight, *options), expected)
+    assert shape == expected.shape
+
+
+BAD_CALLS = {
+    "group": (ValueError, dict(group="C3"), "group must be one of C1, C2, C4, D1, D2, D4, got 'C3'"),
+    "relax_on": (ValueError, dict(relax_on="both"), "relax_on must be 'input' or 'output', got 'both'"),
+    "dimensions": (ValueError, dict(weight=torch.ones(3, 3)), "weight must have 4 (lifting) or 5"),
+    "taps": (ValueError, dict(weight=torch.ones(1, 1, 4, 3, 2)), "weight must have k x k taps"),
+    "order": (ValueError, dict(weight=torch.ones(1, 1, 3, 3, 3)), "weight must have 4 relative elements"),
+    "dtype": (TypeError, dict(weight=torch.ones(1, 1, 4, 3, 3, dtype=torch.int32)), "weight must be float64"),
+    "relaxed shape": (
+        ValueError,
+        dict(weight=torch.ones(2, 1, 1, 4, 3, 3), relaxed_weight=torch.ones(3, 4)),
+        "relaxed_weight must have shape [2, 4], got [3, 4]",
+    ),
+    "relaxed dtype": (
+        TypeError,
+        dict(weight=torch.ones(2, 1, 1, 4, 3, 3), relaxed_weight=torch.ones(2, 4).double()),
+        "relaxed_weight must have weight's dtype Float, got Double",
+    ),
+    "lifting input": (
+        ValueError,
+        dict(weight=torch.ones(2, 1, 1, 3, 3), relaxed_weight=torch.ones(2, 4), relax_on="input"),
+        "relax_on='input' needs a group axis",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_the_ops_check_their_own_arguments(name):
+    """The C++ checks, behind the ones in Python."""
+    error_type, changed, message = BAD_CALLS[name]
+    good = dict(weight=torch.ones(1, 1, 4, 3, 3), relaxed_weight=None, group="C4", relax_on="output")
+    arguments = good | changed
+    with pytest.raises(error_type) as error:
+        torch.ops.gconv_ext.expand_filter(*arguments.values())
+    assert message in str(error.value)
+    with pytest.raises(error_type) as error:
+        torch.ops.gconv_ext.expand_filter_backward(torch.ones(4, 4, 3, 3), *arguments.values(), [True, False])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "grad_filter, mask, message",
+    [
+        (torch.ones(4, 4, 3, 2), [True, False], "grad_filter must have shape [4, 4, 3, 3], got [4, 4, 3, 2]"),
+        (torch.ones(4, 4, 3, 3), [True, True], "output_mask[1] asks for the gradient of relaxed_weight"),
+    ],
+)
+def test_backward_checks(grad_filter, mask, message):
+    with pytest.raises(ValueError) as error:
+        torch.ops.gconv_ext.expand_filter_backward(grad_filter, torch.ones(1, 1, 4, 3, 3), None, "C4", "output", mask)
+    assert message in str(error.value)
