@@ -1,0 +1,1 @@
+"""Training of classifiers with pytorch-lightning (the extra gconv_ext[train])."""

@@ -1,0 +1,61 @@
+"""The table and the plot of a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def _settings(rows: list[dict]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row["case"], row["pass"]) for row in rows))
+
+
+def _about(about: dict) -> str:
+    return (
+        f"{about['device']}, {about['threads']} threads, torch {about['torch']}, gconv_ext {about['gconv_ext']} at commit "
+        f"{(about['commit'] or 'unknown')[:12]}{'+' * str(about['commit']).endswith('+')}, {about['dtype']}, "
+        f"{about['repeats']} interleaved rounds"
+    )
+
+
+def table(rows: list[dict], about: dict) -> str:
+    """Markdown: milliseconds (median) and the ratio of each contender's time to the best F.conv2d on an expanded filter
+    (median of the rounds, quartiles in brackets); below 1 is faster than that peer."""
+    lines = [f"{_about(about)}.", "", (table.__doc__ or "").replace("\n    ", " ").removeprefix("Markdown: ").capitalize(), ""]
+    lines += ["| case | pass | contender | ms | ratio | peer |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        ratio = f"{row['ratio']:.2f} ({row['ratio_quartile1']:.2f}–{row['ratio_quartile3']:.2f})"
+        lines.append(
+            f"| {row['case']} | {row['pass']} | {row['contender']} | {row['median_ms']:.3f} | {ratio} | {row['peer']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict], about: dict, path: Path) -> None:
+    """Ratio of each contender's time to the best F.conv2d, one row a case and pass."""
+    settings = _settings(rows)[::-1]
+    names = [name for name in dict.fromkeys(row["contender"] for row in rows) if name != "expansion"]
+    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.3 * len(settings)), layout="constrained")
+    for name in names:
+        chosen = [row for row in rows if row["contender"] == name]
+        y = [settings.index((row["case"], row["pass"])) for row in chosen]
+        low = [max(0, row["ratio"] - row["ratio_quartile1"]) for row in chosen]
+        high = [max(0, row["ratio_quartile3"] - row["ratio"]) for row in chosen]
+        marker = "s" if name.startswith("conv2d") else "o"
+        axis.errorbar([row["ratio"] for row in chosen], y, xerr=[low, high], fmt=marker, label=name, markersize=5, alpha=0.85)
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(settings)), [f"{case}, {pass_}" for case, pass_ in settings], fontsize=8)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.tick_params(axis="x", which="both", labelsize=8)
+    axis.set_xlabel("time / time of the best F.conv2d on an expanded filter (left is faster)")
+    axis.grid(axis="x", alpha=0.3, which="both")
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title(_about(about), fontsize=7)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,71 @@
+"""Runs the benchmark: checks, times, and writes a CSV file, a Markdown table and a plot."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+
+from gconv_ext.errors import InputError
+from gconv_ext.training.results import versions
+
+from .cases import LAYERS, NETWORKS
+from .contenders import PEERS, Layer, check, training_steps
+from .report import plot, table
+from .timing import interleaved
+
+COLUMNS = [
+    "case", "pass", "contender", "median_ms", "quartile1_ms", "quartile3_ms", "ratio", "ratio_quartile1",
+    "ratio_quartile3", "peer",
+]  # fmt: skip
+
+
+def run(out: Path, *, only: str = "", repeats: int = 21, threads: int | None = None) -> None:
+    """Times every case whose name contains `only`, and writes out/bench.csv, bench.json, bench.md and bench.png.
+
+    Raises:
+        InputError: no such case, or `out` already holds a benchmark.
+        AssertionError: a contender computes something else than the reference; nothing is timed then.
+    """
+    layers = [case for case in LAYERS if only in case.name]
+    networks = [name for name in NETWORKS if only in name]
+    if not layers and not networks:
+        names = [case.name for case in LAYERS] + NETWORKS
+        raise InputError(f"no case contains {only!r}; the cases are: {'; '.join(names)}")
+    if (out / "bench.csv").exists():
+        raise InputError(f"{out / 'bench.csv'} is there already; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+    rows = []
+    for case in layers:
+        check(case)
+        layer = Layer(case)
+        for name, contenders in (("forward", layer.forward()), ("forward + backward", layer.forward_backward())):
+            rows += _time(case.name, name, contenders, PEERS, repeats)
+    for name in networks:
+        rows += _time(name, "training step", training_steps(name), ["conv2d channels_last"], repeats)
+
+    with (out / "bench.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    about = versions() | {"repeats": repeats, "dtype": "float32"}
+    (out / "bench.json").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "bench.md").write_text(table(rows, about))
+    plot(rows, about, out / "bench.png")
+    print(f"written: {out / 'bench.csv'}, bench.json, bench.md, bench.png")
+
+
+def _time(case: str, pass_: str, contenders: dict, peers: list[str], repeats: int) -> list[dict]:
+    timings, best = interleaved(contenders, peers, repeats)
+    rows = []
+    for name, t in timings.items():
+        milliseconds = [round(1e3 * value, 4) for value in (t.median, t.quartile1, t.quartile3)]
+        ratios = [round(value, 4) for value in (t.ratio, t.ratio1, t.ratio3)]
+        rows.append(dict(zip(COLUMNS, [case, pass_, name, *milliseconds, *ratios, best])))
+        print(f"{case:<32} {pass_:<18} {name:<24} {milliseconds[0]:9.3f} ms   {ratios[0]:6.3f} x {best}", flush=True)
+    return rows

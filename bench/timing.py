@@ -1,0 +1,50 @@
+"""Interleaved timing: every round runs each contender once, so that a drifting machine treats them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Timing(NamedTuple):
+    """Seconds of one contender, and its ratio to the peer, round by round.
+
+    Attributes:
+        median, quartile1, quartile3: seconds.
+        ratio, ratio1, ratio3: seconds of this contender over seconds of the peer in the same round; median and quartiles.
+    """
+
+    median: float
+    quartile1: float
+    quartile3: float
+    ratio: float
+    ratio1: float
+    ratio3: float
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], peers: list[str], rounds: int) -> tuple[dict[str, Timing], str]:
+    """Times every contender `rounds` times after two rounds of warm-up.
+
+    Returns:
+        ({name: Timing}, the fastest of `peers` by median, which the ratios refer to).
+    """
+    names = list(contenders)
+    seconds = {name: np.empty(rounds) for name in names}
+    for round_ in range(-2, rounds):
+        turn = round_ % len(names)
+        for name in names[turn:] + names[:turn]:
+            start = time.perf_counter()
+            contenders[name]()
+            if round_ >= 0:
+                seconds[name][round_] = time.perf_counter() - start
+    best = min(peers, key=lambda name: np.median(seconds[name]))
+
+    def timing(name: str) -> Timing:
+        quartiles = np.quantile(seconds[name], [0.5, 0.25, 0.75])
+        ratios = np.quantile(seconds[name] / seconds[best], [0.5, 0.25, 0.75])
+        return Timing(*map(float, (*quartiles, *ratios)))
+
+    return {name: timing(name) for name in names}, best

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from gconv_ext import create_model, equivariance_error, list_models
+
+COUNTS = {"noise_plain_cnn": 25750, "noise_p4_cnn": 25400, "noise_relaxed_p4_cnn": 27544}
+
+
+@pytest.mark.parametrize("name, count", COUNTS.items())
+def test_parameter_counts_of_paper_1(name, count):
+    network = create_model(name)
+    assert sum(p.numel() for p in network.parameters()) == count
+    assert network(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+    assert name in list_models()
+
+
+@pytest.mark.parametrize("name, invariant", [("noise_plain_cnn", False), ("noise_p4_cnn", True), ("noise_relaxed_p4_cnn", True)])
+def test_invariance(name, invariant):
+    network = create_model(name).double()
+    with torch.no_grad():  # make the features matter as much as the classifier's bias
+        network.classifier.weight.mul_(100)
+    worst = equivariance_error(network, torch.randn(2, 1, 12, 12).double(), "C4").worst
+    assert worst < 1e-12 if invariant else worst > 1e-3
+
+
+@pytest.mark.parametrize("relax_on", ["output", "input"])
+def test_relaxed_weights_break_the_invariance(relax_on):
+    network = create_model("noise_relaxed_p4_cnn", relax_on=relax_on).double()
+    assert network.equivariance_penalty().item() == 0
+    with torch.no_grad():
+        network.classifier.weight.mul_(100)
+        for layer in network.features[::2]:
+            torch.nn.init.normal_(layer.relaxed_weight)
+    assert equivariance_error(network, torch.randn(2, 1, 12, 12).double(), "C4").worst > 1e-3
+    penalty = network.equivariance_penalty()
+    assert penalty.item() == pytest.approx(sum(layer.equivariance_penalty().item() for layer in network.features[::2]))
+
+
+def test_options():
+    network = create_model("noise_p4_cnn", in_channels=3, num_classes=5, width=4, algorithm="reference")
+    assert network(torch.randn(2, 3, 9, 9)).shape == (2, 5)
+    assert network.features[2].algorithm == "reference" and network.features[2].weight.shape == (4, 4, 4, 3, 3)
+    assert create_model("noise_plain_cnn", width=3).equivariance_penalty().item() == 0
+
+
+@pytest.mark.parametrize(
+    "make, error_type, message",
+    [
+        (lambda: create_model("resnet"), ValueError, "unknown model 'resnet'; expected one of noise_plain_cnn"),
+        (lambda: create_model("noise_p4_cnn", depth=3), TypeError, "noise_p4_cnn has no option 'depth'; it has in_channels"),
+        (lambda: create_model("noise_plain_cnn", algorithm="dense"), ValueError, "algorithm must be 'auto'"),
+        (lambda: create_model("noise_p4_cnn", width=0), ValueError, "out_channels must be at least 1"),
+        (lambda: create_model("noise_p4_cnn")(torch.ones(1, 2, 8, 8)), ValueError, "x must have 1 channels"),
+        (lambda: create_model("noise_p4_cnn")(torch.ones(1, 8, 8)), ValueError, "x must have 4 dimensions"),
+    ],
+)
+def test_bad_arguments(make, error_type, message):
+    with pytest.raises(error_type) as error:
+        make()
+    assert message in str(error.value)

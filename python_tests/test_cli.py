@@ -1,0 +1,78 @@
+import csv
+import subprocess
+import sys
+
+import pytest
+
+from gconv_ext.cli import main
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    assert "compiled ops: available" in said and "instruction set:" in said and "CUDA and Triton kernels: missing" in said
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["train", "noise"], ["bench"]])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0 and "usage: gconv-ext" in capsys.readouterr().out
+
+
+def test_shipped_digits_are_mnist_alone(tmp_path, capsys):
+    assert main(["train", "noise", "--dataset", "fashion", "--out", str(tmp_path / "out")]) == 2
+    assert "the digits that ship with the package are MNIST" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_extra_is_asked_for(tmp_path):
+    """Without pytorch-lightning the package imports, and train says what to install."""
+    code = (
+        "import sys; sys.modules['pytorch_lightning'] = None\n"
+        f"from gconv_ext.cli import main; sys.exit(main(['train', 'noise', '--out', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'gconv_ext[train]'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench") / "new"
+    assert main(["bench", "--out", str(out), "--only", "C4 lift 1-6", "--repeats", "2"]) == 0
+    return out
+
+
+def test_bench(measured):
+    rows = list(csv.DictReader((measured / "bench.csv").open()))
+    contenders = {"reference", "dense", "reference channels_last", "dense channels_last", "conv2d", "conv2d channels_last"}
+    for pass_ in ("forward", "forward + backward"):
+        assert {row["contender"] for row in rows if row["pass"] == pass_} == contenders
+    for row in rows:
+        assert row["peer"] in ("conv2d", "conv2d channels_last") and float(row["median_ms"]) > 0
+        assert row["contender"] != row["peer"] or float(row["ratio"]) == 1
+    assert (measured / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert "C4 lift 1-6 L=3 output 28² x64 | forward | dense" in (measured / "bench.md").read_text()
+
+
+def test_bench_overwrites_nothing(measured, capsys):
+    before = (measured / "bench.csv").read_bytes()
+    assert main(["bench", "--out", str(measured), "--only", "C4 lift 1-6", "--repeats", "1"]) == 2
+    assert "bench.csv is there already; give another --out" in capsys.readouterr().err
+    assert (measured / "bench.csv").read_bytes() == before
+
+
+def test_bench_refuses(tmp_path, capsys):
+    assert main(["bench", "--out", str(tmp_path), "--only", "nothing"]) == 2
+    assert "no case contains 'nothing'; the cases are: C4 lift 1-10" in capsys.readouterr().err
+    assert main(["bench", "--out", str(tmp_path), "--repeats", "0"]) == 2
+
+
+def test_bench_checks_before_it_times(tmp_path, monkeypatch):
+    """A contender that computes something else stops the benchmark."""
+    from gconv_ext.bench import contenders
+
+    monkeypatch.setattr(contenders.Layer, "peer", lambda self, planes, filter: planes.new_zeros(64, 24, 28, 28))
+    with pytest.raises(AssertionError, match="error .* allowed"):
+        main(["bench", "--out", str(tmp_path / "out"), "--only", "C4 lift 1-6", "--repeats", "1"])
+    assert not (tmp_path / "out" / "bench.csv").exists()
