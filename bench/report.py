@@ -23,9 +23,13 @@ def _about(about: dict) -> str:
 
 
 def table(rows: list[dict], about: dict) -> str:
-    """Markdown: milliseconds (median) and the ratio of each contender's time to the best F.conv2d on an expanded filter
-    (median of the rounds, quartiles in brackets); below 1 is faster than that peer."""
-    lines = [f"{_about(about)}.", "", (table.__doc__ or "").replace("\n    ", " ").removeprefix("Markdown: ").capitalize(), ""]
+    """The rows in Markdown, with a line on what the numbers mean."""
+    meaning = (
+        "Milliseconds (median), and the time of each contender over that of the best F.conv2d on an expanded filter (median "
+        "of the rounds, quartiles in brackets); below 1 is faster than that peer. `expansion` is the network's filter "
+        "expansion alone, forward and backward."
+    )
+    lines = [f"{_about(about)}.", "", meaning, ""]
     lines += ["| case | pass | contender | ms | ratio | peer |", "|---|---|---|---|---|---|"]
     for row in rows:
         ratio = f"{row['ratio']:.2f} ({row['ratio_quartile1']:.2f}–{row['ratio_quartile3']:.2f})"

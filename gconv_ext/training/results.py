@@ -24,9 +24,19 @@ def versions() -> dict:
         "torch": torch.__version__,
         "pytorch_lightning": pytorch_lightning.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _processor() -> str:
+    """The processor's own name, with what PyTorch uses of it."""
+    names = [line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def commit() -> str | None:
@@ -56,7 +66,7 @@ def read_rows(path: Path) -> list[dict]:
         InputError: a line that is not JSON.
     """
     rows = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
