@@ -43,15 +43,30 @@ LAYERS = [
     LayerCase("C4", 1, 6, 28, 64, lifting=True, banks=3),
     LayerCase("C4", 6, 6, 28, 64, banks=3),
     LayerCase("C4", 6, 6, 28, 64, banks=3, relax_on="input"),
-    # Wider, as in papers 3 and 4.
+    # From the papers' smallest layers to wide ones.
+    LayerCase("C4", 5, 5, 28, 64),
     LayerCase("C4", 16, 16, 28, 64),
     LayerCase("C4", 32, 32, 32, 16),
+    LayerCase("C4", 64, 64, 32, 16),
+    LayerCase("C4", 128, 128, 32, 8),
+    LayerCase("D4", 5, 5, 28, 64),
+    LayerCase("D4", 10, 10, 28, 64),
+    LayerCase("D4", 16, 16, 28, 64),
+    LayerCase("D4", 32, 32, 32, 16),
+    LayerCase("D4", 64, 64, 32, 8),
+    LayerCase("D4", 128, 128, 32, 4),
+    # The other groups, strides, small maps, colour images, two filter banks.
+    LayerCase("C2", 16, 16, 28, 64),
+    LayerCase("D1", 16, 16, 28, 64),
+    LayerCase("D2", 16, 16, 28, 64),
     LayerCase("C4", 32, 32, 33, 16, stride=2),
-    LayerCase("C4", 64, 64, 16, 16),
+    LayerCase("C4", 64, 64, 8, 32),
+    LayerCase("C4", 64, 64, 4, 32),
+    LayerCase("C4", 3, 32, 32, 32, lifting=True),
+    LayerCase("D4", 3, 16, 32, 32, lifting=True),
+    LayerCase("C4", 16, 16, 28, 64, banks=2),
     LayerCase("C4", 16, 16, 28, 64, banks=3),
-    LayerCase("D4", 6, 6, 28, 64),
-    LayerCase("D4", 12, 12, 28, 32),
-    LayerCase("D4", 24, 24, 16, 32),
+    LayerCase("D4", 8, 8, 28, 64, banks=3),
 ]
 
 NETWORKS = ["noise_p4_cnn", "noise_relaxed_p4_cnn"]  # one training step each, batch 64, 28 x 28

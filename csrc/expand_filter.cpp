@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/SmallVector.h>
 
+#include "checks.h"
 #include "cpu/expand_filter.h"
 
 namespace gconv {
@@ -13,36 +14,16 @@ namespace {
 // Below this many numbers a thread costs more than it saves.
 constexpr int64_t kNumbersPerThread = 32768;
 
-cpu::ScalarType scalar_type(const at::Tensor& weight) {
-  switch (weight.scalar_type()) {
-    case at::kDouble: return cpu::ScalarType::Float64;
-    case at::kFloat: return cpu::ScalarType::Float32;
-    case at::kBFloat16: return cpu::ScalarType::BFloat16;
-    case at::kHalf: return cpu::ScalarType::Float16;
-    default:
-      TORCH_CHECK_TYPE(false, "weight must be float64, float32, bfloat16 or float16, got ", weight.scalar_type());
-  }
-}
-
 RelaxOn parse_relax_on(std::string_view relax_on) {
   TORCH_CHECK_VALUE(relax_on == "input" || relax_on == "output", "relax_on must be 'input' or 'output', got '",
                     std::string(relax_on), "'");
   return relax_on == "input" ? RelaxOn::Input : RelaxOn::Output;
 }
 
-void check_like_weight(const at::Tensor& tensor, const at::Tensor& weight, const char* name, at::IntArrayRef expected) {
-  TORCH_CHECK_VALUE(tensor.sizes() == expected, name, " must have shape ", expected, ", got ", tensor.sizes());
-  TORCH_CHECK_TYPE(tensor.scalar_type() == weight.scalar_type(), name, " must have weight's dtype ",
-                   weight.scalar_type(), ", got ", tensor.scalar_type());
-  TORCH_CHECK_VALUE(tensor.device() == weight.device(), name, " must be on weight's device ", weight.device(),
-                    ", got ", tensor.device());
-}
-
 FilterShape filter_shape(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                          std::string_view group_name, RelaxOn relax_on) {
   FilterShape shape;
-  shape.group = find_group(group_name);
-  TORCH_CHECK_VALUE(shape.group, "group must be one of C1, C2, C4, D1, D2, D4, got '", std::string(group_name), "'");
+  shape.group = checked_group(group_name);
   const int64_t leading = relaxed_weight ? 1 : 0;  // the axis of banks
   const int64_t dim = weight.dim();
   TORCH_CHECK_VALUE(dim == leading + 4 || dim == leading + 5, "weight must have ", leading + 4, " (lifting) or ",
@@ -61,7 +42,8 @@ FilterShape filter_shape(const at::Tensor& weight, const std::optional<at::Tenso
   if (relaxed_weight) {
     TORCH_CHECK_VALUE(!(shape.lifting && relax_on == RelaxOn::Input),
                       "relax_on='input' needs a group axis on the input; a lifting convolution has none");
-    check_like_weight(*relaxed_weight, weight, "relaxed_weight", {shape.banks, shape.elements()});
+    check_shape(*relaxed_weight, "relaxed_weight", {shape.banks, shape.elements()});
+    check_like(*relaxed_weight, "relaxed_weight", weight, "weight");
   }
   return shape;
 }
@@ -75,7 +57,7 @@ c10::SmallVector<int64_t, 4> filter_sizes(const FilterShape& shape) {
 at::Tensor expand_filter_cpu(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                              std::string_view group, std::string_view relax_on) {
   cpu::ExpandFilterParams params;
-  params.type = scalar_type(weight);
+  params.type = scalar_type(weight, "weight");
   params.relax_on = parse_relax_on(relax_on);
   params.shape = filter_shape(weight, relaxed_weight, group, params.relax_on);
 
@@ -99,10 +81,11 @@ std::tuple<at::Tensor, at::Tensor> expand_filter_backward_cpu(const at::Tensor& 
                                                               std::string_view group, std::string_view relax_on,
                                                               std::array<bool, 2> output_mask) {
   cpu::ExpandFilterBackwardParams params;
-  params.type = scalar_type(weight);
+  params.type = scalar_type(weight, "weight");
   params.relax_on = parse_relax_on(relax_on);
   params.shape = filter_shape(weight, relaxed_weight, group, params.relax_on);
-  check_like_weight(grad_filter, weight, "grad_filter", filter_sizes(params.shape));
+  check_shape(grad_filter, "grad_filter", filter_sizes(params.shape));
+  check_like(grad_filter, "grad_filter", weight, "weight");
   TORCH_CHECK_VALUE(relaxed_weight || !output_mask[1], "output_mask[1] asks for the gradient of relaxed_weight, got None");
 
   const at::Tensor grad_filter_c = grad_filter.contiguous(), weight_c = weight.contiguous();

@@ -3,15 +3,28 @@
 #include <torch/library.h>
 
 #include "expand_filter.h"
+#include "irrep.h"
 
 TORCH_LIBRARY(gconv_ext, m) {
   m.def("expand_filter(Tensor weight, Tensor? relaxed_weight, str group, str relax_on) -> Tensor");
   m.def(
       "expand_filter_backward(Tensor grad_filter, Tensor weight, Tensor? relaxed_weight, str group, str relax_on, "
       "bool[2] output_mask) -> (Tensor grad_weight, Tensor grad_relaxed_weight)");
+  m.def(
+      "irrep_fprop(Tensor x, Tensor weight, Tensor? bias, str group, int[] stride, int[] padding, int[] dilation, "
+      "int groups, bool relu) -> Tensor");
+  m.def(
+      "irrep_dgrad(Tensor dy, Tensor weight, str group, SymInt[] input_size, int[] stride, int[] padding, int[] dilation, "
+      "int groups) -> Tensor");
+  m.def(
+      "irrep_wgrad(Tensor x, Tensor dy, str group, int kernel_size, int[] stride, int[] padding, int[] dilation, "
+      "int groups) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("expand_filter", &gconv::expand_filter_cpu);
   m.impl("expand_filter_backward", &gconv::expand_filter_backward_cpu);
+  m.impl("irrep_fprop", &gconv::irrep_fprop_cpu);
+  m.impl("irrep_dgrad", &gconv::irrep_dgrad_cpu);
+  m.impl("irrep_wgrad", &gconv::irrep_wgrad_cpu);
 }

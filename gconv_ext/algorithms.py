@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import autograd, dense, ops, reference
+from . import autograd, dense, irrep, ops, reference
 from .groups import PointGroup
 
 
@@ -53,15 +53,15 @@ class Explanation(NamedTuple):
         return "\n".join(rows + [f"  not {name!r}: {why}" for name, why in self.rejected.items()])
 
 
-DENSE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+COMPILED_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def dense_unsupported(weight: Tensor) -> str | None:
-    """Why the compiled expansion does not support this filter bank, or None when it does."""
+def compiled_unsupported(weight: Tensor) -> str | None:
+    """Why the compiled ops do not support this filter bank, or None when they do."""
     if weight.device.type != "cpu":
         return f"it supports tensors on the CPU, got {weight.device}"
-    if weight.dtype not in DENSE_DTYPES:
-        supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in DENSE_DTYPES)
+    if weight.dtype not in COMPILED_DTYPES:
+        supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in COMPILED_DTYPES)
         return f"it supports {supported}, got {weight.dtype}"
     return None
 
@@ -76,7 +76,12 @@ def _run_dense(call: Convolution) -> Tensor:
     return reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options)
 
 
-_RUN = {"reference": _run_reference, "dense": _run_dense}
+def _run_irrep(call: Convolution) -> Tensor:
+    options = autograd.ConvOptions(call.group.name, *call.planar_options)
+    return irrep.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.relax_on, options)
+
+
+_RUN = {"reference": _run_reference, "dense": _run_dense, "irrep": _run_irrep}
 ALGORITHMS = ("auto", *_RUN)
 
 
@@ -88,7 +93,7 @@ def check_algorithm(algorithm: str) -> None:
 def choose(call: Convolution) -> Explanation:
     """The rule behind "auto": the compiled expansion wherever it can run, since it computes the same filter in one pass
     that the reference forms from |P| rotated copies and their sum."""
-    why_not = ops.missing_reason() or dense_unsupported(call.weight)
+    why_not = ops.missing_reason() or compiled_unsupported(call.weight)
     if why_not:
         return Explanation("reference", "plain PyTorch supports every call", {"dense": why_not})
     return Explanation(
@@ -103,16 +108,16 @@ def run(call: Convolution, algorithm: str) -> Tensor:
     check_algorithm(algorithm)
     if algorithm == "auto":
         algorithm = choose(call).algorithm
-    elif algorithm == "dense":
+    elif algorithm != "reference":
         if ops.missing_reason():
-            raise RuntimeError(f"algorithm='dense' is not available: {ops.missing_reason()}")
-        if reason := dense_unsupported(call.weight):
-            raise ValueError(f"algorithm='dense' does not support this call: {reason}")
+            raise RuntimeError(f"algorithm={algorithm!r} is not available: {ops.missing_reason()}")
+        if reason := compiled_unsupported(call.weight):
+            raise ValueError(f"algorithm={algorithm!r} does not support this call: {reason}")
     return _RUN[algorithm](call)
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: PointGroup, relax_on: str, lifting: bool) -> Tensor:
     """The dense filter of a checked filter bank, by the compiled op where it can run."""
-    if ops.missing_reason() or dense_unsupported(weight):
+    if ops.missing_reason() or compiled_unsupported(weight):
         return reference.expand_filter(weight, relaxed_weight, group, relax_on, lifting)
     return autograd.expand_filter(weight, relaxed_weight, group.name, relax_on)

@@ -60,6 +60,42 @@ def expand_filter_backward(
     return torch.ops.gconv_ext.expand_filter_backward(grad_filter, weight, relaxed_weight, group, relax_on, output_mask)
 
 
+def irrep_fprop(
+    x: Tensor, weight: Tensor, bias: Tensor | None, group: str, stride: list[int], padding: list[int], dilation: list[int],
+    groups: int, relu: bool,
+) -> Tensor:  # fmt: skip
+    """The op gconv_ext::irrep_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional."""
+    return torch.ops.gconv_ext.irrep_fprop(x, weight, bias, group, stride, padding, dilation, groups, relu)
+
+
+def irrep_dgrad(
+    dy: Tensor, weight: Tensor, group: str, input_size: list[int], stride: list[int], padding: list[int],
+    dilation: list[int], groups: int,
+) -> Tensor:  # fmt: skip
+    """The op gconv_ext::irrep_dgrad: the gradient to the input of a group convolution."""
+    return torch.ops.gconv_ext.irrep_dgrad(dy, weight, group, input_size, stride, padding, dilation, groups)
+
+
+def irrep_wgrad(
+    x: Tensor, dy: Tensor, group: str, kernel_size: int, stride: list[int], padding: list[int], dilation: list[int],
+    groups: int,
+) -> Tensor:  # fmt: skip
+    """The op gconv_ext::irrep_wgrad: the gradient to the weight of a lifting or group convolution."""
+    return torch.ops.gconv_ext.irrep_wgrad(x, dy, group, kernel_size, stride, padding, dilation, groups)
+
+
+def _empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
+    """A new map in the memory format of `like`, as csrc/irrep.cpp makes it."""
+    sizes = (like.shape[0], fields, elements, height, width)
+    if like.stride(1) == 0 or like.stride(1) >= like.stride(-1):
+        return like.new_empty(sizes)
+    if like.dim() == 5 and like.stride(2) > like.stride(-1):
+        plane = height * width * fields
+        return like.new_empty_strided(sizes, (elements * plane, 1, plane, width * fields, fields))
+    planes = fields * elements
+    return like.new_empty_strided(sizes, (height * width * planes, elements, 1, width * planes, planes))
+
+
 if _missing_reason is None:
 
     @torch.library.register_fake("gconv_ext::expand_filter")
@@ -75,6 +111,22 @@ if _missing_reason is None:
         grad_relaxed_weight = weight.new_empty(relaxed_weight.shape if output_mask[1] else (0,))
         return grad_weight, grad_relaxed_weight
 
+    @torch.library.register_fake("gconv_ext::irrep_fprop")
+    def _(x, weight, bias, group, stride, padding, dilation, groups, relu):
+        size = [
+            (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
+            for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
+        ]
+        return _empty_map_like(x, weight.shape[0], as_group(group).order, *size)
+
+    @torch.library.register_fake("gconv_ext::irrep_dgrad")
+    def _(dy, weight, group, input_size, stride, padding, dilation, groups):
+        return _empty_map_like(dy, weight.shape[1] * groups, dy.shape[2], *input_size)
+
+    @torch.library.register_fake("gconv_ext::irrep_wgrad")
+    def _(x, dy, group, kernel_size, stride, padding, dilation, groups):
+        return x.new_empty((dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
+
     def _map_over(op):
         """A batching rule that calls `op` once for each index of the mapped dimension and stacks the results."""
 
@@ -89,5 +141,5 @@ if _missing_reason is None:
 
         return rule
 
-    torch.library.register_vmap("gconv_ext::expand_filter", _map_over(expand_filter))
-    torch.library.register_vmap("gconv_ext::expand_filter_backward", _map_over(expand_filter_backward))
+    for _op in (expand_filter, expand_filter_backward, irrep_fprop, irrep_dgrad, irrep_wgrad):
+        torch.library.register_vmap(f"gconv_ext::{_op.__name__}", _map_over(_op))

@@ -41,7 +41,7 @@ VALUES = [
     (group(groups=2), "groups must divide C_out = 5, got 2"),
     (group(groups=0), "groups must be at least 1, got 0"),
     (group(groups=5), "x must have C_in = 15 fields (3 of weight x groups = 5), got 3"),
-    (group(algorithm="fast"), "algorithm must be one of 'auto', 'reference', 'dense', got 'fast'"),
+    (group(algorithm="fast"), "algorithm must be one of 'auto', 'reference', 'dense', 'irrep', got 'fast'"),
     (relaxed(weight=WEIGHT), "weight must have 6 dimensions [L, C_out, C_in, |P|, k, k], got shape (5, 3, 4, 3, 3)"),
     (relaxed(relaxed_weight=RELAXED[:1]), "relaxed_weight must have shape [L, |P|] = [2, 4], got [1, 4]"),
     (relaxed(relaxed_weight=RELAXED[0]), "relaxed_weight must have 2 dimensions [L, |P|], got shape (4,)"),

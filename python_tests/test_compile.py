@@ -24,7 +24,7 @@ def small_network(algorithm="auto"):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
 def test_compile_fullgraph(algorithm):
     """Forward and backward, the batch becoming dynamic on the way."""
     torch._dynamo.reset()
@@ -39,7 +39,7 @@ def test_compile_fullgraph(algorithm):
         assert torch.allclose(p.grad, q.grad, atol=1e-3, rtol=1e-3), name
 
 
-@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
 def test_autocast(algorithm):
     network, x = small_network(algorithm), torch.randn(2, 1, 8, 8)
     want = network(x)

@@ -10,7 +10,7 @@ def moved(kind, x, group, g):
     return (transform_image if cases.is_lifting(kind) else transform_feature_map)(x, group, g)
 
 
-@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
 @pytest.mark.parametrize("options", [
     dict(k=1), dict(k=2), dict(k=3, padding=1), dict(k=5, padding=2), dict(k=3, dilation=2, padding=1),
     dict(k=3, stride=2, padding=1, size=(7, 9)), dict(k=4, stride=3, padding=1, size=(8, 11)),

@@ -42,7 +42,7 @@ def definition(kind, arguments, group, stride=1, padding=0, dilation=1, groups=1
     dict(k=1), dict(k=2), dict(k=3, padding=1), dict(k=3, stride=2, padding=1), dict(k=4, padding=2, dilation=2),
     dict(k=5, padding=2, bias=False), dict(k=3, groups=2, in_fields=4, out_fields=2),
 ])  # fmt: skip
-@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
 def test_against_the_definition(kind, group, options, algorithm):
     made = {name: options[name] for name in ("k", "bias", "groups", "in_fields", "out_fields") if name in options}
     planar = {name: options[name] for name in ("stride", "padding", "dilation", "groups") if name in options}
@@ -55,17 +55,18 @@ def test_against_the_definition(kind, group, options, algorithm):
 
 @pytest.mark.parametrize("k", range(1, 8))
 @pytest.mark.parametrize("stride, padding, dilation", itertools.product((1, 2, 3), (0, 1, 3), (1, 2)))
-def test_dense_agrees_with_reference(kind, group, k, stride, padding, dilation):
+def test_compiled_algorithms_agree_with_reference(kind, group, k, stride, padding, dilation):
     arguments = cases.make(kind, group, k=k, size=(15, 13), batch=1, in_fields=1, out_fields=2)
     options = dict(stride=stride, padding=padding, dilation=dilation)
     expected = cases.call(kind, arguments, group, algorithm="reference", **options)
-    got = cases.call(kind, arguments, group, algorithm="dense", **options)
-    assert got.shape == expected.shape
-    assert (got - expected).abs().max() <= 1e-12 * expected.abs().max()
+    for algorithm in ("dense", "irrep"):
+        got = cases.call(kind, arguments, group, algorithm=algorithm, **options)
+        assert got.shape == expected.shape
+        assert (got - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("algorithm", ["reference", "dense", "auto"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep", "auto"])
 def test_low_precision_with_gradients(kind, group, dtype, algorithm):
     """No worse than twice the error of the reference in the same precision (the reference itself: exactly that)."""
 
@@ -92,7 +93,7 @@ def test_expand_filter_is_the_filter_of_conv2d(kind, group):
     assert torch.allclose(y.unflatten(1, (-1, group.order)), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
 @pytest.mark.parametrize("batch, size", [(0, (5, 5)), (1, (3, 3)), (1, (1, 1)), (3, (2, 9))])
 def test_small_and_empty_inputs(kind, group, algorithm, batch, size):
     arguments = [a.requires_grad_() for a in cases.make(kind, group, batch=batch, size=size)]
@@ -102,7 +103,7 @@ def test_small_and_empty_inputs(kind, group, algorithm, batch, size):
     assert all(a.grad is not None and a.grad.shape == a.shape for a in arguments)
 
 
-@pytest.mark.parametrize("algorithm", ["reference", "dense"])
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
 def test_strided_inputs(kind, group, algorithm):
     """Sliced, expanded, transposed and channels-last arguments give what contiguous ones give."""
     arguments = cases.make(kind, group, size=(6, 6))
@@ -143,7 +144,7 @@ def test_constant_relaxed_weights_are_the_strict_layer(kind, group):
     assert torch.allclose(got, cases.call(strict, [x, summed, bias], group, padding=1), rtol=0, atol=1e-12)
 
 
-def test_results_do_not_depend_on_threads(kind, group):
+def test_expansion_does_not_depend_on_threads(kind, group):
     arguments = [a.requires_grad_() for a in cases.make(kind, group, in_fields=32, out_fields=32, dtype=torch.float32)]
     bank = arguments[1:-1]
 

@@ -31,10 +31,12 @@ class _RelaxedConv2d(_Conv2d):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Banks as a strict layer's, relaxed weights all 1/√L: exactly equivariant, and the summed bank has the
-        variance of a strict layer's."""
+        """Relaxed weights all 1/L, banks √L times a strict layer's: exactly equivariant, the summed bank has the variance
+        of a strict layer's, and a step of lr in every bank moves it by lr, as Adam moves a strict layer's."""
         super().reset_parameters()
-        nn.init.constant_(self.relaxed_weight, 1 / math.sqrt(self.num_filter_banks))
+        with torch.no_grad():
+            self.weight.mul_(math.sqrt(self.num_filter_banks))
+        nn.init.constant_(self.relaxed_weight, 1 / self.num_filter_banks)
 
     def equivariance_penalty(self) -> Tensor:
         """Σ_l Σ_{g,h} |w_l(g) − w_l(h)| over all ordered pairs of elements (paper 1, Eq. 7, without its factor α).
@@ -54,7 +56,7 @@ class RelaxedLiftingConv2d(_RelaxedConv2d):
 
         y[o, u, p] = bias[o] + Σ_c Σ_t Σ_l relaxed_weight[l, u] · weight[l, o, c, u⁻¹t] · x[c, p + t]
 
-    Starts exactly equivariant: relaxed weights all 1/√L.
+    Starts exactly equivariant: relaxed weights all 1/L.
 
     Args:
         in_channels … dtype: as for LiftingConv2d.
@@ -82,7 +84,7 @@ class RelaxedGroupConv2d(_RelaxedConv2d):
         y[o, u, p] = bias[o] + Σ_c Σ_v Σ_t Σ_l w_l · weight[l, o, c, u⁻¹v, u⁻¹t] · x[c, v, p + t]
 
     with w_l = relaxed_weight[l, v] for relax_on="input" (as the papers write it) and relaxed_weight[l, u] for
-    relax_on="output" (as the published code computes it).  Starts exactly equivariant: relaxed weights all 1/√L.
+    relax_on="output" (as the published code computes it).  Starts exactly equivariant: relaxed weights all 1/L.
 
     Args:
         in_channels … dtype: as for LiftingConv2d; channels count fields.

@@ -1,0 +1,47 @@
+// What the ops check of their arguments, beyond the checks of the Python functions: an op may be called directly.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <string_view>
+
+#include "cpu/scalar_types.h"
+#include "group_tables.h"
+
+namespace gconv {
+
+inline cpu::ScalarType scalar_type(const at::Tensor& tensor, const char* name) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble: return cpu::ScalarType::Float64;
+    case at::kFloat: return cpu::ScalarType::Float32;
+    case at::kBFloat16: return cpu::ScalarType::BFloat16;
+    case at::kHalf: return cpu::ScalarType::Float16;
+    default:
+      TORCH_CHECK_TYPE(false, name, " must be float64, float32, bfloat16 or float16, got ", tensor.scalar_type());
+  }
+}
+
+inline const PointGroup* checked_group(std::string_view name) {
+  const PointGroup* group = find_group(name);
+  TORCH_CHECK_VALUE(group, "group must be one of C1, C2, C4, D1, D2, D4, got '", std::string(name), "'");
+  return group;
+}
+
+inline void check_like(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == other.scalar_type(), name, " must have ", other_name, "'s dtype ",
+                   other.scalar_type(), ", got ", tensor.scalar_type());
+  TORCH_CHECK_VALUE(tensor.device() == other.device(), name, " must be on ", other_name, "'s device ", other.device(),
+                    ", got ", tensor.device());
+}
+
+inline void check_shape(const at::Tensor& tensor, const char* name, at::IntArrayRef expected) {
+  TORCH_CHECK_VALUE(tensor.sizes() == expected, name, " must have shape ", expected, ", got ", tensor.sizes());
+}
+
+inline void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum) {
+  TORCH_CHECK_VALUE(pair.size() == 2 && pair[0] >= minimum && pair[1] >= minimum, name, " must be two numbers of at least ",
+                    minimum, ", got ", pair);
+}
+
+}  // namespace gconv

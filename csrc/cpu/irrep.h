@@ -1,0 +1,64 @@
+// The irrep algorithm on the CPU (conv_shape.h, irrep_tables.h): every step's |P| numbers go through the group's
+// butterflies, each irrep is a real matrix product of its own, and the inverse butterflies give the result. It needs 6/16
+// (C4) and 12/64 (D4) of the multiplications of the dense form, and rotating the input only permutes and negates
+// intermediate numbers, so that conv(g·x) and g·conv(x) are the same bits. No torch header here.
+//
+// dgrad is fprop: of dy, with the weight reindexed and the stride as spread (csrc/irrep.cpp).
+#pragma once
+
+#include <memory>
+
+#include "../conv_shape.h"
+#include "instruction_set.h"
+#include "scalar_types.h"
+
+namespace gconv::cpu {
+
+struct IrrepFpropParams {
+  ConvShape shape;
+  ScalarType type = ScalarType::Float32;
+  const void* x = nullptr;       // [B, groups · C_in, (|P|,) H, W]
+  MapStrides x_strides;
+  const void* weight = nullptr;  // [groups · C_out, C_in, (|P|,) k, k], contiguous
+  const void* bias = nullptr;    // [groups · C_out] or nullptr
+  bool relu = false;
+  void* y = nullptr;             // [B, groups · C_out, |P|, H', W'], written in full
+  MapStrides y_strides;
+};
+
+// Filter and tables prepared once; `run` may be called from several threads at once.
+class IrrepFpropPlan {
+ public:
+  virtual ~IrrepFpropPlan() = default;
+  // Work is counted in parts of images: unit = (image · groups + block of fields) · parts + part.
+  virtual void run(int64_t begin, int64_t end, int64_t parts) const = 0;
+};
+
+std::unique_ptr<IrrepFpropPlan> plan_irrep_fprop(const IrrepFpropParams& params,
+                                                 InstructionSet level = best_instruction_set());
+
+struct IrrepWgradParams {
+  ConvShape shape;
+  ScalarType type = ScalarType::Float32;
+  const void* x = nullptr;
+  MapStrides x_strides;
+  const void* dy = nullptr;
+  MapStrides dy_strides;
+  void* grad_weight = nullptr;  // as IrrepFpropParams::weight, written in full
+};
+
+// The images are cut into `chunks` parts of fixed borders, each summed apart and all added in order, so that the result
+// does not depend on who computes which part.
+class IrrepWgradPlan {
+ public:
+  virtual ~IrrepWgradPlan() = default;
+  // unit = block of fields · chunks() + chunk; each unit once, in any order and thread, then finish.
+  virtual int64_t units() const = 0;
+  virtual void run(int64_t begin, int64_t end) = 0;
+  virtual void finish() = 0;
+};
+
+std::unique_ptr<IrrepWgradPlan> plan_irrep_wgrad(const IrrepWgradParams& params,
+                                                 InstructionSet level = best_instruction_set());
+
+}  // namespace gconv::cpu

@@ -1,0 +1,299 @@
+// irrep fprop, in two forms. Included after irrep_multiply_kernel.h, in the same namespace.
+//
+//   buffered   the butterflies of a block of (field, orbit) steps go to a buffer that stays in a near cache; each irrep is
+//              then a matrix product over that buffer
+//   direct     few output fields: butterflies in registers, used at once, no buffer
+//
+// Both do the same operations in the same order for every pixel, so they agree to the bit.
+
+template <typename T, typename Group>
+constexpr bool takes_direct_form(int64_t out_fields) {
+  // A pass covers direct_columns fields and repeats the butterflies. Measured on 3 x 3 kernels: direct wins while the
+  // butterflies of all passes together stay small.
+  constexpr int most[] = {direct_columns<Group, 1>(), direct_columns<Group, 2>()};
+  int64_t passes = 0;
+  for (int columns : most)
+    if (columns) passes = std::max(passes, (out_fields + columns - 1) / columns);
+  return passes * Group::table.order <= 8;
+}
+
+// S is the type in memory, T the type of the arithmetic.
+template <typename S, typename Group>
+class IrrepFprop final : public IrrepFpropPlan {
+  using T = accumulate_t<S>;
+  using Vec = typename Vector<T>::Aligned;
+  static constexpr int lanes = Vector<T>::lanes, order = Group::table.order, micro_pixels = kMicroTile * lanes;
+
+ public:
+  explicit IrrepFprop(const IrrepFpropParams& params)
+      : p_(params), s_(p_.shape), layout_(s_, micro_pixels, lanes), orbits_(orbits(s_)),
+        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), steps_(s_.in_fields * static_cast<int64_t>(orbits_.size())),
+        direct_(takes_direct_form<T, Group>(s_.out_fields)) {
+    // With few output fields a block of steps stays in the first-level cache: from the second, butterflies take twice as
+    // long. With many, long blocks save reloading the sums.
+    const int64_t budget = (s_.out_fields >= 24 ? 96 : 24) << 10, step_bytes = order * kMicroTile * kVectorBytes;
+    block_steps_ = std::min(steps_, std::max<int64_t>(8, budget / step_bytes));
+    plane_ = block_steps_ * micro_pixels + lanes;  // planes at a power of two would share cache sets
+    packed_.resize(s_.groups * s_.out_fields * steps_ * order);
+    T* next = packed_.data();
+    for (int64_t block = 0; block < s_.groups; ++block) pack(block, next);
+  }
+
+  void run(int64_t begin, int64_t end, int64_t parts) const override {
+    Scratch<T> planes_scratch(s_.in_fields * s_.in_elements() * layout_.plane);
+    Scratch<T> buffer_scratch(direct_ ? 0 : order * plane_), sums_scratch(s_.out_fields * order * micro_pixels);
+    T *planes = planes_scratch.data(), *buffer = buffer_scratch.data(), *sums = sums_scratch.data();
+    const S* x = static_cast<const S*>(p_.x);
+    const int64_t tiles = (layout_.flat + micro_pixels - 1) / micro_pixels;
+    int64_t padded = -1;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t image = unit / parts, part = unit % parts, b = image / s_.groups, block = image % s_.groups;
+      const S* from = x + b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
+      if (image != padded) pad_planes(s_, layout_, from, p_.x_strides, planes);
+      padded = image;
+      Prefetch prefetch = plan_prefetch(image, tiles);
+      for (int64_t tile = part * tiles / parts; tile < (part + 1) * tiles / parts; ++tile) {
+        const int64_t start = tile * micro_pixels;
+        aim_at_results(prefetch, b, block, start);
+        if (direct_)
+          run_direct(block, planes + start, sums, prefetch);
+        else
+          run_buffered(block, planes + start, buffer, sums, prefetch);
+        inverse_transform(sums, b, block, start);
+      }
+    }
+  }
+
+ private:
+  // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
+  struct Call {
+    Multiply<T> kernel;
+    MultiplyArguments<T> arguments;  // without x and y; w of the first step
+    int64_t w_step;
+  };
+  struct DirectCall {
+    Direct<T> kernel;
+    const T* w;
+    int64_t first;
+    int rows;
+  };
+  // Where Ψ̂[plane] of an output field goes: to + step · stride.
+  struct Target {
+    T* to;
+    int64_t stride;
+  };
+
+  void pack(int64_t block, T*& next) {
+    std::vector<Target> targets(order * s_.out_fields);  // [plane][field]
+    if (direct_) {
+      add_direct_calls<1>(targets, next);
+      add_direct_calls<2>(targets, next);
+    } else {
+      add_calls(targets, next);
+    }
+    // Transforms ψ, scaled here for the inverse transform of the results.
+    constexpr auto scale = inverse_scales<Group>();
+    const int64_t count = static_cast<int64_t>(orbits_.size()), numbers = s_.in_elements() * s_.taps();
+    const std::vector<int32_t> position = orbit_positions(s_, orbits_);
+    const S* weight = static_cast<const S*>(p_.weight) + block * s_.out_fields * s_.in_fields * numbers;
+    for (int64_t o = 0; o < s_.out_fields; ++o)
+      for (int64_t c = 0; c < s_.in_fields; ++c, weight += numbers)
+        for (int64_t orbit = 0; orbit < count; ++orbit) {
+          T f[order];
+          for (int g = 0; g < order; ++g) f[g] = widen(weight[position[orbit * order + g]]);
+          transform<Group>(f);
+          for (int g = 0; g < order; ++g) {
+            const Target& target = targets[g * s_.out_fields + o];
+            target.to[(c * count + orbit) * target.stride] = f[g] * T(scale[g] / orbits_[orbit].stabiliser);
+          }
+        }
+  }
+
+  // Weights in the order that the micro-kernels read: [irrep][column i'][fields][step][j][field].
+  void add_calls(std::vector<Target>& targets, T*& next) {
+    const int64_t fields = s_.out_fields;
+    for (const Irrep& irrep : Group::table.irreps)
+      for (int i = 0; i < irrep.columns(); ++i) {
+        const int64_t blocks = (fields + max_columns(irrep.dim) - 1) / max_columns(irrep.dim);
+        for (int64_t block = 0; block < blocks; ++block) {
+          const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
+          Call call{multiply_for<T>(irrep, columns), {}, irrep.dim * columns};
+          MultiplyArguments<T>& a = call.arguments;
+          for (int r = 0; r < 2; ++r)
+            for (int j = 0; j < 2; ++j) a.plane[r][j] = irrep.plane[r][j] * plane_;
+          a.w = next;
+          a.y_offset = (first * order + irrep.plane[0][i]) * micro_pixels;
+          a.y_row = irrep.dim == 1 ? 0 : (irrep.plane[1][i] - irrep.plane[0][i]) * micro_pixels;
+          a.y_column = order * micro_pixels;
+          calls_.push_back(call);
+          for (int64_t o = 0; o < columns; ++o)
+            for (int j = 0; j < irrep.dim; ++j)
+              targets[irrep.plane[i][j] * fields + first + o] = {next + j * columns + o, call.w_step};
+          next += steps_ * call.w_step;
+        }
+      }
+  }
+
+  // [fields][step][irrep][column i'][j][field], for the irreps of one dimension.
+  template <int Dim>
+  void add_direct_calls(std::vector<Target>& targets, T*& next) {
+    constexpr int most = direct_columns<Group, Dim>();
+    if constexpr (most > 0) {
+      const int64_t fields = s_.out_fields, blocks = (fields + most - 1) / most;
+      for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
+        const int64_t stride = plane_count<Group, Dim>() * columns;
+        direct_calls_.push_back({direct_for<T, Group, Dim>(columns), next, first, direct_rows<Group, Dim>()});
+        T* to = next;
+        for (const Irrep& irrep : Group::table.irreps)
+          if (irrep.dim == Dim)
+            for (int i = 0; i < irrep.columns(); ++i)
+              for (int j = 0; j < Dim; ++j, to += columns)
+                for (int64_t o = 0; o < columns; ++o) targets[irrep.plane[i][j] * fields + first + o] = {to + o, stride};
+        next += steps_ * stride;
+      }
+    }
+  }
+
+  // The next image is fetched while this one is computed.
+  Prefetch plan_prefetch(int64_t image, int64_t tiles) const {
+    Prefetch prefetch;
+    const MapStrides &xs = p_.x_strides, &ys = p_.y_strides;
+    const int64_t area = s_.rows.in * s_.columns.in, image_bytes = s_.in_fields * s_.in_elements() * area * sizeof(S);
+    int64_t calls = 0;  // of the prefetch in one tile
+    if (direct_) {
+      for (const DirectCall& call : direct_calls_) calls += kMicroTile / call.rows * s_.in_fields;
+      calls /= s_.groups;
+    } else {
+      calls = (steps_ + block_steps_ - 1) / block_steps_ * static_cast<int64_t>(calls_.size()) / s_.groups;
+    }
+    if (s_.groups == 1 && xs.column == 1 && image + 1 < s_.batch) {
+      prefetch.x = reinterpret_cast<const char*>(static_cast<const S*>(p_.x) + (image + 1) * xs.batch);
+      prefetch.x_end = prefetch.x + image_bytes;
+      prefetch.x_quota = (image_bytes / Prefetch::line / tiles + calls) / calls;
+    }
+    if (ys.column == 1) {
+      prefetch.y_plane = ys.element * sizeof(S);
+      prefetch.y_lines = micro_pixels * sizeof(S) / Prefetch::line + 1;
+      prefetch.y_quota = (s_.out_fields * order + calls) / calls;
+    }
+    return prefetch;
+  }
+
+  void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t start) const {
+    if (prefetch.y_quota == 0) return;
+    const int64_t column = std::min(start % layout_.row, s_.columns.out);
+    const S* y = static_cast<const S*>(p_.y) + b * p_.y_strides.batch + block * s_.out_fields * p_.y_strides.field;
+    prefetch.y = reinterpret_cast<const char*>(y + start / layout_.row * p_.y_strides.row + column);
+    prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * p_.y_strides.field);
+  }
+
+  void run_direct(int64_t block, const T* planes, T* sums, Prefetch& prefetch) const {
+    DirectArguments<T> a;
+    a.fields = s_.in_fields;
+    a.field_stride = s_.in_elements() * layout_.plane;
+    a.orbits = static_cast<int64_t>(orbits_.size());
+    a.orbit_offset = orbit_offset_.data();
+    a.y_column = order * micro_pixels;
+    a.y_plane = micro_pixels;
+    a.prefetch = &prefetch;
+    const int64_t calls = static_cast<int64_t>(direct_calls_.size()) / s_.groups;
+    for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
+      const DirectCall& call = direct_calls_[i];
+      a.w = call.w;
+      for (int v = 0; v < kMicroTile; v += call.rows) {
+        a.x = planes + v * lanes;
+        a.y = sums + call.first * order * micro_pixels + v * lanes;
+        call.kernel(a);
+      }
+    }
+  }
+
+  void run_buffered(int64_t block, const T* planes, T* buffer, T* sums, Prefetch& prefetch) const {
+    const int64_t calls = static_cast<int64_t>(calls_.size()) / s_.groups;
+    for (int64_t first = 0; first < steps_; first += block_steps_) {
+      const int64_t steps = std::min(block_steps_, steps_ - first);
+      forward_transform(planes, first, steps, buffer);
+      for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
+        prefetch();
+        MultiplyArguments<T> a = calls_[i].arguments;
+        a.x = buffer;
+        a.y = sums;
+        a.w += first * calls_[i].w_step;
+        a.steps = steps;
+        a.first = first == 0;
+        calls_[i].kernel(a);
+      }
+    }
+  }
+
+  // X̂[plane][step][pixel] of one micro-tile.
+  __attribute__((noinline)) void forward_transform(const T* planes, int64_t first, int64_t steps, T* to) const {
+    const int64_t count = static_cast<int64_t>(orbits_.size()), field_stride = s_.in_elements() * layout_.plane;
+    const T* field = planes + first / count * field_stride;
+    int64_t orbit = first % count;
+    for (int64_t step = 0; step < steps; ++step) {
+      const int64_t* offset = orbit_offset_.data() + orbit * order;
+#pragma GCC unroll 4
+      for (int v = 0; v < kMicroTile; ++v) {
+        Vec f[order];
+        load_elements<Group>(f, field + v * lanes, offset);
+        transform<Group>(f);
+        store_elements<Group>(f, to + v * lanes, plane_);
+      }
+      to += micro_pixels;
+      if (++orbit == count) orbit = 0, field += field_stride;
+    }
+  }
+
+  // Pixels of a micro-tile that are neighbours in y too; the rest of the tile lies between rows.
+  struct Run {
+    int64_t from, to, count;
+  };
+
+  __attribute__((noinline)) void inverse_transform(T* sums, int64_t b, int64_t block, int64_t start) const {
+    const int64_t width = s_.columns.out, end = std::min(start + micro_pixels, layout_.flat);
+    const MapStrides& ys = p_.y_strides;
+    Run runs[micro_pixels + 1];
+    int count = 0;
+    for (int64_t row = start / layout_.row; row * layout_.row < end; ++row) {
+      const int64_t from = std::max(start, row * layout_.row), to = std::min(end, row * layout_.row + width);
+      if (from < to) runs[count++] = {from - start, row * ys.row + (from - row * layout_.row) * ys.column, to - from};
+    }
+    S* y = static_cast<S*>(p_.y) + b * ys.batch + block * s_.out_fields * ys.field;
+    const S* bias = p_.bias ? static_cast<const S*>(p_.bias) + block * s_.out_fields : nullptr;
+    for (int64_t o = 0; o < s_.out_fields; ++o, sums += order * micro_pixels, y += ys.field) {
+      for (int64_t v = 0; v < kMicroTile; ++v) {
+        Vec f[order];
+        load_elements<Group>(f, sums + v * lanes, Strided{micro_pixels});
+        transpose_transform<Group>(f);
+        if (bias)
+          for (int g = 0; g < order; ++g) f[g] += T(widen(bias[o]));
+        if (p_.relu)
+          for (int g = 0; g < order; ++g) f[g] = f[g] < 0 ? Vec{} : f[g];  // NaN stays NaN
+        store_elements<Group>(f, sums + v * lanes, micro_pixels);
+      }
+      for (int i = 0; i < count; ++i)
+        for (int g = 0; g < order; ++g) {
+          const T* from = sums + g * micro_pixels + runs[i].from;
+          S* to = y + g * ys.element + runs[i].to;
+          if (ys.column == 1)
+            copy_run(to, from, runs[i].count);
+          else
+            for (int64_t j = 0; j < runs[i].count; ++j) to[j * ys.column] = narrow<S>(from[j]);
+        }
+    }
+  }
+
+  const IrrepFpropParams p_;
+  const ConvShape& s_;
+  PlaneLayout layout_;
+  std::vector<Orbit> orbits_;
+  std::vector<int64_t> orbit_offset_;
+  int64_t steps_;  // (field, orbit) pairs: the inner dimension of every matrix product
+  bool direct_;
+  int64_t block_steps_, plane_;  // steps in the buffer; numbers between its planes
+  std::vector<Call> calls_;      // [block of fields][call]
+  std::vector<DirectCall> direct_calls_;
+  std::vector<T> packed_;
+};

@@ -1,0 +1,231 @@
+// The irrep algorithm as ops: checks, allocation, memory formats, threads. The arithmetic is in cpu/irrep*.
+#include "irrep.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "checks.h"
+#include "cpu/irrep.h"
+
+namespace gconv {
+namespace {
+
+MapStrides map_strides(const at::Tensor& map) {
+  const int64_t dim = map.dim();
+  return {map.stride(0), map.stride(1), dim == 5 ? map.stride(2) : 0, map.stride(dim - 2), map.stride(dim - 1)};
+}
+
+// A new map [B, C, |P|, H, W] in the memory format of `like`: rows of pixels, or pixels of numbers (fields and elements in
+// the order in which `like` has them).
+at::Tensor empty_map_like(const at::Tensor& like, int64_t fields, int64_t elements, int64_t height, int64_t width) {
+  const int64_t batch = like.size(0);
+  const int64_t sizes[] = {batch, fields, elements, height, width};
+  if (like.stride(1) == 0 || like.stride(1) >= like.stride(-1)) return at::empty(sizes, like.options());
+  if (like.dim() == 5 && like.stride(2) > like.stride(-1)) {  // channels_last_3d: B, |P|, H, W, C
+    const int64_t strides[] = {elements * height * width * fields, 1, height * width * fields, width * fields, fields};
+    return at::empty_strided(sizes, strides, like.options());
+  }
+  const int64_t planes = fields * elements;  // B, H, W, C, |P|
+  const int64_t strides[] = {height * width * planes, elements, 1, width * planes, planes};
+  return at::empty_strided(sizes, strides, like.options());
+}
+
+struct Geometry {
+  at::IntArrayRef stride, padding, dilation;
+
+  void check() const {
+    check_pair(stride, "stride", 1);
+    check_pair(padding, "padding", 0);
+    check_pair(dilation, "dilation", 1);
+  }
+  Axis axis(int i, int64_t in, int64_t taps) const {
+    Axis axis;
+    axis.in = in;
+    axis.stride = stride[i];
+    axis.padding = padding[i];
+    axis.dilation = dilation[i];
+    axis.out = (in + 2 * padding[i] - dilation[i] * (taps - 1) - 1) / stride[i] + 1;
+    TORCH_CHECK_VALUE(in + 2 * padding[i] > dilation[i] * (taps - 1), "x is too small: size ", in, " with padding ", padding[i],
+                      ", for a kernel of ", taps, " taps with dilation ", dilation[i]);
+    return axis;
+  }
+};
+
+void check_taps(int64_t size) {
+  TORCH_CHECK_VALUE(1 <= size && size <= 1024, "the kernel must have 1 to 1024 taps a side, got ", size);
+}
+
+// Shape of a convolution of x [B, groups · C_in, (|P|,) H, W] with C_out fields of output in each of the groups.
+ConvShape conv_shape(const at::Tensor& x, std::string_view group, int64_t out_fields, int64_t kernel_size,
+                     const Geometry& geometry, int64_t groups) {
+  ConvShape shape;
+  shape.group = checked_group(group);
+  TORCH_CHECK_VALUE(x.dim() == 4 || x.dim() == 5, "x must have 4 (image) or 5 (feature map) dimensions, got shape ", x.sizes());
+  shape.lifting = x.dim() == 4;
+  TORCH_CHECK_VALUE(shape.lifting || x.size(2) == shape.order(), "x must have ", shape.order(), " elements of ", std::string(group),
+                    " in dimension 2, got shape ", x.sizes());
+  TORCH_CHECK_VALUE(groups >= 1 && x.size(1) % groups == 0 && out_fields % groups == 0, "groups must divide the fields of x, ",
+                    x.size(1), ", and of the result, ", out_fields, ", got ", groups);
+  check_taps(kernel_size);
+  geometry.check();
+  shape.batch = x.size(0);
+  shape.groups = groups;
+  shape.in_fields = x.size(1) / groups;
+  shape.out_fields = out_fields / groups;
+  shape.size = static_cast<int>(kernel_size);
+  shape.rows = geometry.axis(0, x.size(-2), kernel_size);
+  shape.columns = geometry.axis(1, x.size(-1), kernel_size);
+  return shape;
+}
+
+std::vector<int64_t> weight_sizes(const ConvShape& shape) {
+  std::vector<int64_t> sizes{shape.groups * shape.out_fields, shape.in_fields};
+  if (!shape.lifting) sizes.push_back(shape.order());
+  sizes.insert(sizes.end(), {shape.size, shape.size});
+  return sizes;
+}
+
+void run_fprop(const cpu::IrrepFpropParams& params) {
+  const ConvShape& s = params.shape;
+  const int64_t images = s.batch * s.groups;
+  if (images == 0 || s.out_fields == 0) return;
+  const auto plan = cpu::plan_irrep_fprop(params);
+  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  // Images are cut only where there are fewer of them than threads: every part pads its image anew.
+  const int64_t parts = std::max<int64_t>(1, (threads + images - 1) / images);
+  at::parallel_for(0, images * parts, 1, [&](int64_t begin, int64_t end) { plan->run(begin, end, parts); });
+}
+
+}  // namespace
+
+at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                           std::string_view group, at::IntArrayRef stride, at::IntArrayRef padding,
+                           at::IntArrayRef dilation, int64_t groups, bool relu) {
+  TORCH_CHECK_VALUE(weight.dim() >= 4, "weight must have 4 (lifting) or 5 (group convolution) dimensions, got shape ", weight.sizes());
+  cpu::IrrepFpropParams params;
+  params.type = scalar_type(x, "x");
+  params.shape = conv_shape(x, group, weight.size(0), weight.size(-1), {stride, padding, dilation}, groups);
+  const ConvShape& s = params.shape;
+  check_shape(weight, "weight", weight_sizes(s));
+  check_like(weight, "weight", x, "x");
+  if (bias) {
+    check_shape(*bias, "bias", {weight.size(0)});
+    check_like(*bias, "bias", x, "x");
+  }
+  const at::Tensor weight_c = weight.contiguous(), bias_c = bias ? bias->contiguous() : at::Tensor();
+  at::Tensor y = empty_map_like(x, weight.size(0), s.order(), s.rows.out, s.columns.out);
+
+  params.x = x.const_data_ptr();
+  params.x_strides = map_strides(x);
+  params.weight = weight_c.const_data_ptr();
+  params.bias = bias ? bias_c.const_data_ptr() : nullptr;
+  params.relu = relu;
+  params.y = y.mutable_data_ptr();
+  params.y_strides = map_strides(y);
+  run_fprop(params);
+  return y;
+}
+
+// <dy, fprop(x, ψ)> = <dx, x> makes dx an fprop of dy over the same group, with spread = stride, padding' = dilation (k − 1) −
+// padding and ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b].
+at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, std::string_view group,
+                           at::IntArrayRef input_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                           at::IntArrayRef dilation, int64_t groups) {
+  TORCH_CHECK_VALUE(weight.dim() == 5 && weight.size(-1) == weight.size(-2), "weight must be [C_out, C_in, |P|, k, k], got shape ", weight.sizes());
+  TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
+  check_pair(input_size, "input_size", 1);
+  const int64_t size = weight.size(-1), order = checked_group(group)->order, taps = size * size;
+  TORCH_CHECK_VALUE(groups >= 1 && weight.size(0) % groups == 0, "groups must divide the ", weight.size(0), " output fields, got ", groups);
+  TORCH_CHECK_VALUE(weight.size(2) == order, "weight must have ", order, " relative elements in dimension 2, got shape ", weight.sizes());
+  check_taps(size);
+  check_like(weight, "weight", dy, "dy");
+  const Geometry geometry{stride, padding, dilation};
+  geometry.check();
+
+  cpu::IrrepFpropParams params;
+  params.type = scalar_type(dy, "dy");
+  ConvShape& s = params.shape;
+  s.group = checked_group(group);
+  s.batch = dy.size(0);
+  s.groups = groups;
+  s.in_fields = weight.size(0) / groups;
+  s.out_fields = weight.size(1);
+  s.size = static_cast<int>(size);
+  const Axis forward[] = {geometry.axis(0, input_size[0], size), geometry.axis(1, input_size[1], size)};
+  Axis* axes[] = {&s.rows, &s.columns};
+  for (int i = 0; i < 2; ++i) {
+    axes[i]->in = forward[i].out;
+    axes[i]->out = forward[i].in;
+    axes[i]->spread = stride[i];
+    axes[i]->padding = dilation[i] * (size - 1) - padding[i];
+    axes[i]->dilation = dilation[i];
+  }
+  check_shape(dy, "dy", {dy.size(0), weight.size(0), order, s.rows.in, s.columns.in});
+
+  // ψ' as bytes of one width: only positions change.
+  const at::Tensor weight_c = weight.contiguous();
+  at::Tensor reindexed = at::empty({groups * s.out_fields, s.in_fields, order, size, size}, weight.options());
+  std::vector<int64_t> from(order * taps);
+  for (int a = 0; a < order; ++a)
+    for (int b = 0; b < taps; ++b) {
+      const int inverse = s.group->inverse[a];
+      from[a * taps + b] = inverse * taps + taps - 1 - moved_tap(s.group->matrices[inverse], b, s.size);
+    }
+  const auto reindex = [&](auto number) {
+    using Number = decltype(number);
+    const Number* old = static_cast<const Number*>(weight_c.const_data_ptr());
+    Number* to = static_cast<Number*>(reindexed.mutable_data_ptr());
+    const int64_t block = order * taps;
+    at::parallel_for(0, groups * s.out_fields, 1 + 16384 / (1 + s.in_fields * block), [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c)
+        for (int64_t o = 0; o < s.in_fields; ++o) {
+          const Number* bank = old + ((c / s.out_fields * s.in_fields + o) * s.out_fields + c % s.out_fields) * block;
+          for (int64_t i = 0; i < block; ++i) to[(c * s.in_fields + o) * block + i] = bank[from[i]];
+        }
+    });
+  };
+  if (weight.element_size() == 8)
+    reindex(uint64_t{});
+  else if (weight.element_size() == 4)
+    reindex(uint32_t{});
+  else
+    reindex(uint16_t{});
+
+  at::Tensor dx = empty_map_like(dy, groups * s.out_fields, order, s.rows.out, s.columns.out);
+  params.x = dy.const_data_ptr();
+  params.x_strides = map_strides(dy);
+  params.weight = reindexed.const_data_ptr();
+  params.y = dx.mutable_data_ptr();
+  params.y_strides = map_strides(dx);
+  run_fprop(params);
+  return dx;
+}
+
+at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, std::string_view group, int64_t kernel_size,
+                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
+  cpu::IrrepWgradParams params;
+  params.type = scalar_type(x, "x");
+  params.shape = conv_shape(x, group, dy.size(1), kernel_size, {stride, padding, dilation}, groups);
+  const ConvShape& s = params.shape;
+  check_shape(dy, "dy", {s.batch, dy.size(1), s.order(), s.rows.out, s.columns.out});
+  check_like(dy, "dy", x, "x");
+  at::Tensor grad_weight = at::empty(weight_sizes(s), x.options());
+  if (grad_weight.numel() == 0) return grad_weight;
+
+  params.x = x.const_data_ptr();
+  params.x_strides = map_strides(x);
+  params.dy = dy.const_data_ptr();
+  params.dy_strides = map_strides(dy);
+  params.grad_weight = grad_weight.mutable_data_ptr();
+  const auto plan = cpu::plan_irrep_wgrad(params);
+  at::parallel_for(0, plan->units(), 1, [&](int64_t begin, int64_t end) { plan->run(begin, end); });
+  plan->finish();
+  return grad_weight;
+}
+
+}  // namespace gconv

@@ -1,0 +1,159 @@
+// The irrep kernels, each instruction set against the sum written out from conv_shape.h's equation: values, every number
+// written, and nothing read or written outside (under AddressSanitizer).
+#include "cpu/irrep.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+using namespace gconv;
+using cpu::InstructionSet;
+
+namespace {
+
+int failures = 0;
+
+double noise(uint64_t& state) {  // uniform in [-1, 1)
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return static_cast<double>(state >> 11) / (1ull << 52) - 1;
+}
+
+template <typename T>
+std::vector<T> random_numbers(int64_t count, uint64_t& state) {
+  std::vector<T> numbers(count);
+  for (T& number : numbers) number = cpu::narrow<T>(static_cast<cpu::accumulate_t<T>>(noise(state)));
+  return numbers;
+}
+
+template <typename T>
+double tolerance() {  // relative to the largest number; float32 sums, then one rounding to T
+  if (std::is_same_v<T, double>) return 1e-14;
+  if (std::is_same_v<T, float>) return 4e-6;
+  return std::is_same_v<T, cpu::BFloat16> ? 0x1p-8 + 4e-6 : 0x1p-11 + 4e-6;
+}
+
+template <typename T>
+void compare(const char* what, const std::vector<T>& got, const std::vector<double>& want) {
+  double largest = 0;
+  for (double number : want) largest = std::max(largest, std::abs(number));
+  for (size_t i = 0; i < want.size(); ++i)
+    if (!(std::abs(cpu::widen(got[i]) - want[i]) <= tolerance<T>() * largest)) {  // NaN fails too
+      if (++failures < 20) std::printf("%s[%zu]: got %.9g, expected %.9g\n", what, i, double(cpu::widen(got[i])), want[i]);
+      return;
+    }
+}
+
+struct Case {
+  bool lifting;
+  int64_t batch, groups, in_fields, out_fields, height, width;
+  int size;
+  int64_t stride, padding, dilation, spread;
+  bool last;  // fields and elements last in memory
+};
+
+MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
+  const int64_t planes = fields * elements;
+  if (c.last) return {height * width * planes, elements, 1, width * planes, planes};
+  return {planes * height * width, elements * height * width, height * width, width, 1};
+}
+
+int64_t at(const MapStrides& s, int64_t b, int64_t f, int64_t e, int64_t r, int64_t c) {
+  return b * s.batch + f * s.field + e * s.element + r * s.row + c * s.column;
+}
+
+template <typename T>
+void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSet level) {
+  uint64_t state = c.size + c.in_fields + 1;
+  ConvShape s;
+  s.group = find_group(group);
+  s.lifting = c.lifting;
+  s.batch = c.batch, s.groups = c.groups, s.in_fields = c.in_fields, s.out_fields = c.out_fields, s.size = c.size;
+  for (auto [axis, in] : {std::pair{&s.rows, c.height}, std::pair{&s.columns, c.width}}) {
+    *axis = {in, 0, c.stride, c.padding, c.dilation, c.spread};
+    axis->out = ((in - 1) * c.spread + 2 * c.padding - c.dilation * (c.size - 1)) / c.stride + 1;
+  }
+  const int64_t order = s.order(), elements = s.in_elements(), taps = s.taps(), block = elements * taps;
+  const int64_t in_planes = c.groups * c.in_fields, out_planes = c.groups * c.out_fields;
+  const MapStrides xs = strides_of(c, in_planes, elements, c.height, c.width);
+  const MapStrides ys = strides_of(c, out_planes, order, s.rows.out, s.columns.out);
+  const int64_t out_numbers = c.batch * out_planes * order * s.rows.out * s.columns.out;
+  const auto x = random_numbers<T>(c.batch * in_planes * elements * c.height * c.width, state);
+  const auto weight = random_numbers<T>(out_planes * c.in_fields * block, state);
+  const auto bias = random_numbers<T>(out_planes, state);
+  const auto dy = random_numbers<T>(out_numbers, state);
+  std::vector<T> y(out_numbers, cpu::narrow<T>(NAN)), grad_weight(weight.size(), cpu::narrow<T>(NAN));
+
+  cpu::IrrepFpropParams fprop;
+  fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
+  fprop.bias = bias.data(), fprop.y = y.data(), fprop.y_strides = ys;
+  const auto plan = cpu::plan_irrep_fprop(fprop, level);
+  const int64_t units = c.batch * c.groups * 3;  // images cut into three parts, in two calls
+  plan->run(0, units / 2, 3);
+  plan->run(units / 2, units, 3);
+
+  cpu::IrrepWgradParams wgrad;
+  wgrad.shape = s, wgrad.type = type, wgrad.x = x.data(), wgrad.x_strides = xs, wgrad.dy = dy.data();
+  wgrad.dy_strides = ys, wgrad.grad_weight = grad_weight.data();
+  const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
+  gradient->run(0, gradient->units());
+  gradient->finish();
+
+  std::vector<double> want(out_numbers), want_grad(weight.size());
+  for (int64_t b = 0; b < c.batch; ++b)
+    for (int64_t o = 0; o < out_planes; ++o)
+      for (int u = 0; u < order; ++u)
+        for (int64_t p = 0; p < s.rows.out; ++p)
+          for (int64_t q = 0; q < s.columns.out; ++q) {
+            const int64_t to = at(ys, b, o, u, p, q);
+            double sum = cpu::widen(bias[o]);
+            for (int64_t i = 0; i < c.in_fields; ++i)
+              for (int w = 0; w < elements; ++w)
+                for (int tap = 0; tap < taps; ++tap) {
+                  const int v = c.lifting ? 0 : s.group->product[u][w], t = moved_tap(s.group->matrices[u], tap, c.size);
+                  const int64_t r = p * c.stride + t / c.size * c.dilation - c.padding;
+                  const int64_t column = q * c.stride + t % c.size * c.dilation - c.padding;
+                  if (r < 0 || column < 0 || r % c.spread || column % c.spread || r / c.spread >= c.height || column / c.spread >= c.width)
+                    continue;
+                  const int64_t from = (o * c.in_fields + i) * block + w * taps + tap;
+                  const double pixel = cpu::widen(x[at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread)]);
+                  sum += pixel * cpu::widen(weight[from]);
+                  want_grad[from] += pixel * cpu::widen(dy[to]);
+                }
+            want[to] = sum;
+          }
+  char what[200];
+  std::snprintf(what, sizeof what, "%s %s %d->%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group, c.lifting ? "lifting" : "conv",
+                int(c.in_fields), int(c.out_fields), c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.spread),
+                c.last ? " last" : "", cpu::name(level));
+  compare(what, y, want);
+  compare(what, grad_weight, want_grad);
+}
+
+}  // namespace
+
+int main() {
+  const Case cases[] = {
+      {false, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, false},  {false, 1, 2, 2, 13, 6, 5, 3, 1, 1, 1, 1, true},
+      {false, 1, 1, 1, 2, 1, 1, 1, 1, 0, 1, 1, false},  {false, 1, 1, 2, 26, 5, 8, 2, 2, 1, 1, 1, false},
+      {false, 1, 1, 2, 3, 9, 7, 5, 1, 2, 2, 1, false},  {false, 3, 1, 2, 3, 4, 5, 3, 1, 2, 1, 2, false},
+      {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, false}, {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, true},
+      {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, false},   {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, true},
+  };
+  int levels = 0;
+  for (InstructionSet level : {InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512}) {
+    if (!cpu::supported(level)) {
+      std::printf("%s is not supported by this processor: not tested\n", cpu::name(level));
+      continue;
+    }
+    ++levels;
+    for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
+      for (const Case& c : cases) {
+        check<double>(group, c, cpu::ScalarType::Float64, level);
+        check<float>(group, c, cpu::ScalarType::Float32, level);
+        check<cpu::BFloat16>(group, c, cpu::ScalarType::BFloat16, level);
+        check<cpu::Float16>(group, c, cpu::ScalarType::Float16, level);
+      }
+  }
+  std::printf("%d instruction sets, %d failures\n", levels, failures);
+  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,177 @@
+"""What the irrep algorithm promises beyond being right: equivariance to the bit, whatever the form, the memory format and
+the number of threads."""
+
+import cases
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gconv_ext
+from gconv_ext import PointGroup, nn, ops, transform_feature_map, transform_image
+from gconv_ext.autograd import ConvOptions, IrrepDgrad
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def moved(x, group, g):
+    return (transform_image if x.dim() == 4 else transform_feature_map)(x, group, g)
+
+
+@st.composite
+def convolutions(draw):
+    """A group, a strict kind, and sizes that the stride maps onto themselves: (i + 2p − d (k − 1) − 1) mod s = 0."""
+    group = PointGroup(draw(st.sampled_from(["C2", "C4", "D1", "D2", "D4"])))
+    k, stride, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    padding = draw(st.integers(0, 3))
+    least = max(1, dilation * (k - 1) + 1 - 2 * padding)
+
+    def size():
+        chosen = draw(st.integers(least, least + 17))
+        return chosen - (chosen + 2 * padding - dilation * (k - 1) - 1) % stride
+
+    size = (size(), size())
+    kind = draw(st.sampled_from(["lifting", "group"]))
+    # Up to 30 output fields: both forms, and blocks of fields of unequal sizes.
+    made = dict(in_fields=draw(st.integers(1, 3)), out_fields=draw(st.integers(1, 30)), k=k, size=size)
+    return group, kind, made, dict(stride=stride, padding=padding, dilation=dilation), draw(st.sampled_from(DTYPES))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(convolutions())
+def test_equivariance_to_the_bit(convolution):
+    """conv(g·x) == g·conv(x) with torch.equal, fprop and dgrad, every element."""
+    group, kind, made, planar, dtype = convolution
+    if min(made["size"]) < 1:
+        return
+    torch.manual_seed(0)
+    x, weight, bias = cases.make(kind, group, batch=1, dtype=dtype, **made)
+    y = cases.call(kind, [x, weight, bias], group, algorithm="irrep", **planar)
+    for g in range(group.order):
+        assert torch.equal(cases.call(kind, [moved(x, group, g), weight, bias], group, algorithm="irrep", **planar), moved(y, group, g))
+    if kind == "group":
+        options = ConvOptions(group.name, *((value,) * 2 for value in planar.values()), 1)
+        dx = IrrepDgrad.apply(y, weight, tuple(x.shape[-2:]), *options)
+        for g in range(group.order):
+            size = tuple(moved(x, group, g).shape[-2:])
+            assert torch.equal(IrrepDgrad.apply(moved(y, group, g), weight, size, *options), moved(dx, group, g))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_deep_network_is_exact(group, dtype):
+    """Convolution, batch norm in eval mode, ReLU, spatial and coset pooling: an error of 0.0, not of 1e-7."""
+    network = torch.nn.Sequential(
+        nn.LiftingConv2d(1, 4, 3, group=group, algorithm="irrep"), nn.GroupBatchNorm2d(4), torch.nn.ReLU(),
+        nn.GroupConv2d(4, 6, 3, group=group, padding=1, algorithm="irrep"), torch.nn.ReLU(), nn.SpatialMaxPool2d(2),
+        nn.GroupConv2d(6, 5, 3, group=group, stride=2, padding=1, groups=1, algorithm="irrep"), torch.nn.ReLU(),
+        nn.GroupConv2d(5, 30, 2, group=group, padding=1, algorithm="irrep"), nn.GroupPool(),
+    )  # fmt: skip
+    network[1].running_mean.normal_(), network[1].running_var.uniform_(0.5, 2)
+    network = network.to(dtype).eval()
+    error = gconv_ext.equivariance_error(network, torch.randn(2, 1, 16, 16).to(dtype), group)
+    assert error.worst == 0 and error.eq14.max() == 0
+
+
+def maps(kind, group, **made):
+    x, *rest = cases.make(kind, group, dtype=torch.float32, size=(9, 8), **made)
+    return x, rest
+
+
+@pytest.mark.parametrize("algorithm", ["irrep"])
+def test_the_memory_format_of_the_input_is_kept(kind, group, algorithm):
+    x, rest = maps(kind, group, in_fields=3)
+    want = cases.call(kind, [x, *rest], group, padding=1, algorithm=algorithm)
+    assert want.is_contiguous()
+    if "relaxed" in kind:
+        return
+    if cases.is_lifting(kind):
+        y = cases.call(kind, [x.clone(memory_format=torch.channels_last), *rest], group, padding=1, algorithm=algorithm)
+        assert y.flatten(1, 2).is_contiguous(memory_format=torch.channels_last)
+    else:
+        y = cases.call(kind, [x.contiguous(memory_format=torch.channels_last_3d), *rest], group, padding=1, algorithm=algorithm)
+        if group.order > 1:
+            assert y.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(y, want)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_results_do_not_depend_on_threads(kind, group, batch):
+    """Three passes on one, two and three threads, more threads than images among them."""
+    arguments = [a.requires_grad_() for a in cases.make(kind, group, batch=batch, in_fields=4, out_fields=9, size=(20, 17), dtype=torch.float32)]
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            y = cases.call(kind, arguments, group, padding=1, algorithm="irrep")
+            results.append([y, *torch.autograd.grad(y, arguments, torch.ones_like(y))])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        # The gradient of relaxed weights is PyTorch's own sum, which may depend on threads.
+        same = [torch.equal(a, b) for a, b in zip(results[0][:3], other[:3])]
+        assert all(same), same
+
+
+def op_arguments(kind, group, dtype=torch.float32):
+    x, weight, bias = cases.make(kind, group, in_fields=4, groups=2, out_fields=6, size=(7, 8), dtype=dtype)
+    return x, weight, bias, (group.name, [1, 1], [1, 1], [1, 1], 2)
+
+
+@pytest.mark.parametrize("kind", ["lifting", "group"])
+@pytest.mark.parametrize("last", [False, True])
+def test_opcheck(kind, group, last):
+    x, weight, bias, options = op_arguments(kind, group)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    y = ops.irrep_fprop(x, weight, bias, *options, False)
+    torch.library.opcheck(torch.ops.gconv_ext.irrep_fprop, (x, weight, bias, *options, False))
+    torch.library.opcheck(torch.ops.gconv_ext.irrep_wgrad, (x, y, options[0], 3, *options[1:]))
+    if kind == "group":
+        torch.library.opcheck(torch.ops.gconv_ext.irrep_dgrad, (y, weight, options[0], [7, 8], *options[1:]))
+
+
+def test_relu_in_the_same_pass(group):
+    x, weight, bias, options = op_arguments("group", group)
+    plain = ops.irrep_fprop(x, weight, bias, *options, False)
+    assert torch.equal(ops.irrep_fprop(x, weight, bias, *options, True), plain.relu())
+
+
+BAD_FPROP = [
+    (ValueError, dict(x=torch.ones(2, 3)), "x must have 4 (image) or 5 (feature map) dimensions"),
+    (ValueError, dict(x=torch.ones(1, 2, 3, 5, 5)), "x must have 4 elements of C4 in dimension 2"),
+    (ValueError, dict(x=torch.ones(1, 3, 4, 5, 5)), "weight must have shape [3, 3, 4, 3, 3], got [3, 2, 4, 3, 3]"),
+    (ValueError, dict(x=torch.ones(1, 2, 4, 2, 5)), "x is too small: size 2 with padding 0, for a kernel of 3 taps"),
+    (TypeError, dict(x=torch.ones(1, 2, 4, 5, 5).int()), "x must be float64, float32, bfloat16 or float16, got Int"),
+    (TypeError, dict(weight=torch.ones(3, 2, 4, 3, 3).double()), "weight must have x's dtype Float, got Double"),
+    (ValueError, dict(weight=torch.ones(3)), "weight must have 4 (lifting) or 5 (group convolution) dimensions"),
+    (ValueError, dict(bias=torch.ones(4)), "bias must have shape [3], got [4]"),
+    (ValueError, dict(group="C3"), "group must be one of C1, C2, C4, D1, D2, D4, got 'C3'"),
+    (ValueError, dict(stride=[0, 1]), "stride must be two numbers of at least 1, got [0, 1]"),
+    (ValueError, dict(padding=[0]), "padding must be two numbers of at least 0, got [0]"),
+    (ValueError, dict(dilation=[1, 0]), "dilation must be two numbers of at least 1"),
+    (ValueError, dict(groups=2), "groups must divide the fields of x, 2, and of the result, 3, got 2"),
+]
+
+
+@pytest.mark.parametrize("error_type, changed, message", BAD_FPROP)
+def test_the_op_checks_its_own_arguments(error_type, changed, message):
+    good = dict(
+        x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(3, 2, 4, 3, 3), bias=None, group="C4", stride=[1, 1], padding=[0, 0],
+        dilation=[1, 1], groups=1, relu=False,
+    )  # fmt: skip
+    with pytest.raises(error_type) as error:
+        torch.ops.gconv_ext.irrep_fprop(*(good | changed).values())
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), "C4", [6, 5], [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 4, 3]"),
+    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 3, 3), "C4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must be [C_out, C_in, |P|, k, k]"),
+    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), "D4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have 8 relative elements"),
+    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 4, 3), "C4", 3, [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 3, 3]"),
+    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), "C4", 0, [1, 1], [0, 0], [1, 1], 1), "the kernel must have 1 to 1024 taps a side, got 0"),
+])  # fmt: skip
+def test_the_gradient_ops_check_their_own_arguments(call, message):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert message in str(error.value)
