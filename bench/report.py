@@ -17,8 +17,7 @@ def _settings(rows: list[dict]) -> list[tuple[str, str]]:
 def _about(about: dict) -> str:
     return (
         f"{about['device']}, {about['threads']} threads, torch {about['torch']}, gconv_ext {about['gconv_ext']} at commit "
-        f"{(about['commit'] or 'unknown')[:12]}{'+' * str(about['commit']).endswith('+')}, {about['dtype']}, "
-        f"{about['repeats']} interleaved rounds"
+        f"{(about['commit'] or 'unknown')[:12]}{'+' * str(about['commit']).endswith('+')}, {about['dtype']}"
     )
 
 
@@ -26,17 +25,37 @@ def table(rows: list[dict], about: dict) -> str:
     """The rows in Markdown, with a line on what the numbers mean."""
     meaning = (
         "Milliseconds (median), and the time of each contender over that of the best F.conv2d on an expanded filter (median "
-        "of the rounds, quartiles in brackets); below 1 is faster than that peer. `expansion` is the network's filter "
-        "expansion alone, forward and backward."
+        "of the interleaved rounds, quartiles in brackets); below 1 is faster than that peer. `expansion` is the network's "
+        "filter expansion alone, forward and backward. The contender that \"auto\" takes is marked."
     )
     lines = [f"{_about(about)}.", "", meaning, ""]
-    lines += ["| case | pass | contender | ms | ratio | peer |", "|---|---|---|---|---|---|"]
+    lines += ["| case | pass | contender | ms | ratio | peer | rounds |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         ratio = f"{row['ratio']:.2f} ({row['ratio_quartile1']:.2f}–{row['ratio_quartile3']:.2f})"
+        name = row["contender"] + (" (auto)" if row["auto"] else "")
         lines.append(
-            f"| {row['case']} | {row['pass']} | {row['contender']} | {row['median_ms']:.3f} | {ratio} | {row['peer']} |"
+            f"| {row['case']} | {row['pass']} | {name} | {row['median_ms']:.3f} | {ratio} | {row['peer']} | {row['rounds']} |"
         )
-    return "\n".join(lines) + "\n"
+    lines += ["", "Where \"auto\" was not the fastest algorithm in its memory format, by more than 3%:", ""]
+    return "\n".join(lines + (auto_losses(rows) or ["nowhere."])) + "\n"
+
+
+def auto_losses(rows: list[dict]) -> list[str]:
+    """One line for each case, pass and memory format in which another algorithm of ours was faster than auto's choice."""
+    lines = []
+    for row in rows:
+        if row["auto"]:
+            rivals = [
+                other for other in rows
+                if (other["case"], other["pass"]) == (row["case"], row["pass"])
+                and other["contender"].endswith("channels_last") == row["contender"].endswith("channels_last")
+                and not other["contender"].startswith("conv2d")
+            ]  # fmt: skip
+            best = min(rivals, key=lambda other: other["median_ms"])
+            if row["median_ms"] > 1.03 * best["median_ms"]:
+                slower = row["median_ms"] / best["median_ms"]
+                lines.append(f"* {row['case']}, {row['pass']}: {row['contender']} took {slower:.2f} times as long as {best['contender']}")
+    return lines
 
 
 def plot(rows: list[dict], about: dict, path: Path) -> None:

@@ -18,7 +18,7 @@ from .timing import interleaved
 
 COLUMNS = [
     "case", "pass", "contender", "median_ms", "quartile1_ms", "quartile3_ms", "ratio", "ratio_quartile1",
-    "ratio_quartile3", "peer",
+    "ratio_quartile3", "peer", "rounds", "auto",
 ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def run(out: Path, *, only: str = "", repeats: int = 21, threads: int | None = N
         check(case)
         layer = Layer(case)
         for name, contenders in (("forward", layer.forward()), ("forward + backward", layer.forward_backward())):
-            rows += _time(case.name, name, contenders, PEERS, repeats)
+            rows += _time(case.name, name, contenders, PEERS, repeats, layer.auto())
     for name in networks:
         rows += _time(name, "training step", training_steps(name), ["conv2d channels_last"], repeats)
 
@@ -53,19 +53,21 @@ def run(out: Path, *, only: str = "", repeats: int = 21, threads: int | None = N
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    about = versions() | {"repeats": repeats, "dtype": "float32"}
+    about = versions() | {"dtype": "float32"}
     (out / "bench.json").write_text(json.dumps(about, indent=1) + "\n")
     (out / "bench.md").write_text(table(rows, about))
     plot(rows, about, out / "bench.png")
     print(f"written: {out / 'bench.csv'}, bench.json, bench.md, bench.png")
 
 
-def _time(case: str, pass_: str, contenders: dict, peers: list[str], repeats: int) -> list[dict]:
+def _time(case: str, pass_: str, contenders: dict, peers: list[str], repeats: int, auto: list[str] = ()) -> list[dict]:
+    """One row a contender; those named in `auto` are marked as what "auto" takes."""
     timings, best = interleaved(contenders, peers, repeats)
     rows = []
     for name, t in timings.items():
         milliseconds = [round(1e3 * value, 4) for value in (t.median, t.quartile1, t.quartile3)]
         ratios = [round(value, 4) for value in (t.ratio, t.ratio1, t.ratio3)]
-        rows.append(dict(zip(COLUMNS, [case, pass_, name, *milliseconds, *ratios, best])))
+        taken = "auto" if name in auto else ""
+        rows.append(dict(zip(COLUMNS, [case, pass_, name, *milliseconds, *ratios, best, t.rounds, taken])))
         print(f"{case:<32} {pass_:<18} {name:<24} {milliseconds[0]:9.3f} ms   {ratios[0]:6.3f} x {best}", flush=True)
     return rows

@@ -15,6 +15,7 @@ class Timing(NamedTuple):
     Attributes:
         median, quartile1, quartile3: seconds.
         ratio, ratio1, ratio3: seconds of this contender over seconds of the peer in the same round; median and quartiles.
+        rounds: how many.
     """
 
     median: float
@@ -23,28 +24,38 @@ class Timing(NamedTuple):
     ratio: float
     ratio1: float
     ratio3: float
+    rounds: int
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], peers: list[str], rounds: int) -> tuple[dict[str, Timing], str]:
-    """Times every contender `rounds` times after two rounds of warm-up.
+LEAST_ROUNDS = 5
+
+
+def interleaved(
+    contenders: dict[str, Callable[[], object]], peers: list[str], rounds: int, budget: float = 10.0
+) -> tuple[dict[str, Timing], str]:
+    """Times every contender `rounds` times after two rounds of warm-up, or less often, but at least LEAST_ROUNDS times, when
+    `budget` seconds are over.
 
     Returns:
         ({name: Timing}, the fastest of `peers` by median, which the ratios refer to).
     """
     names = list(contenders)
-    seconds = {name: np.empty(rounds) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    began = time.perf_counter()
     for round_ in range(-2, rounds):
+        if round_ >= LEAST_ROUNDS and time.perf_counter() - began > budget:
+            break
         turn = round_ % len(names)
         for name in names[turn:] + names[:turn]:
             start = time.perf_counter()
             contenders[name]()
             if round_ >= 0:
-                seconds[name][round_] = time.perf_counter() - start
+                seconds[name].append(time.perf_counter() - start)
     best = min(peers, key=lambda name: np.median(seconds[name]))
 
     def timing(name: str) -> Timing:
         quartiles = np.quantile(seconds[name], [0.5, 0.25, 0.75])
-        ratios = np.quantile(seconds[name] / seconds[best], [0.5, 0.25, 0.75])
-        return Timing(*map(float, (*quartiles, *ratios)))
+        ratios = np.quantile(np.divide(seconds[name], seconds[best]), [0.5, 0.25, 0.75])
+        return Timing(*map(float, (*quartiles, *ratios)), len(seconds[name]))
 
     return {name: timing(name) for name in names}, best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ class Convolution(NamedTuple):
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    activation: str | None
 
     @property
     def lifting(self) -> bool:
@@ -66,19 +68,24 @@ def compiled_unsupported(weight: Tensor) -> str | None:
     return None
 
 
+def _activated(y: Tensor, call: Convolution) -> Tensor:
+    return y.relu() if call.activation == "relu" else y
+
+
 def _run_reference(call: Convolution) -> Tensor:
     filter = reference.expand_filter(call.weight, call.relaxed_weight, call.group, call.relax_on, call.lifting)
-    return reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options)
+    return _activated(reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options), call)
 
 
 def _run_dense(call: Convolution) -> Tensor:
     filter = dense.expand_filter(call.weight, call.relaxed_weight, call.group.name, call.relax_on)
-    return reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options)
+    return _activated(reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options), call)
 
 
 def _run_irrep(call: Convolution) -> Tensor:
     options = autograd.ConvOptions(call.group.name, *call.planar_options)
-    return irrep.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.relax_on, options)
+    relu = call.activation == "relu"
+    return irrep.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.relax_on, relu, options)
 
 
 _RUN = {"reference": _run_reference, "dense": _run_dense, "irrep": _run_irrep}
@@ -90,17 +97,69 @@ def check_algorithm(algorithm: str) -> None:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
 
 
+# Real multiplications of one (input field, output field, orbit) triple, summed over the irreps, and what the butterflies of
+# one (input field, orbit) pair cost, in multiplications.  The second, and the numbers below, are fitted to bench/results.
+_IRREP_PRODUCTS = {"C1": 1, "C2": 2, "D1": 2, "C4": 6, "D2": 4, "D4": 12}
+_BUTTERFLIES = {"C1": 2, "C2": 8, "D1": 8, "C4": 22, "D2": 16, "D4": 45}
+_ROWS, _LAST = 16, 50  # to read or write one number: from rows of pixels, and from pixels of numbers
+_PIXELS = 32  # computed together; a small map leaves some idle
+_DENSE_RATE = 1.2  # multiplications that PyTorch's convolution does in the time of one of ours
+_CHANNELS = 16  # computed together by PyTorch's convolution
+
+
+def dense_cost(call: Convolution) -> float:
+    """Time of the dense algorithm per output pixel, in multiplications at the irrep kernel's rate."""
+    order, banks = call.group.order, call.weight.dim() - call.x.dim()
+    out_fields, in_fields, size = call.weight.shape[banks] // call.groups, call.weight.shape[banks + 1], call.weight.shape[-1]
+    planes = -(-order * out_fields // _CHANNELS) * _CHANNELS
+    return call.groups * planes * in_fields * (1 if call.lifting else order) * size**2 / _DENSE_RATE
+
+
+def irrep_cost(call: Convolution) -> float:
+    """Time of the irrep algorithm per output pixel, in multiplications: the irreps' products and the butterflies, the numbers
+    read and written, and for L filter banks L times all that and their weighted sum."""
+    order, banks = call.group.order, call.weight.dim() - call.x.dim()
+    out_fields, in_fields, size = call.weight.shape[banks] // call.groups, call.weight.shape[banks + 1], call.weight.shape[-1]
+    height, width = (
+        (n + 2 * p - d * (size - 1) - 1) // s + 1
+        for n, s, p, d in zip(call.x.shape[-2:], call.stride, call.padding, call.dilation)
+    )
+    # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
+    orbits = size**2 if not call.lifting else -(-(size**2) // order) + (size > 1)
+    flat = height * (width + call.padding[1])  # pixels, with the ends of rows that lie between them
+    idle = -(-flat // _PIXELS) * _PIXELS / (height * width)
+    # dgrad of a strided convolution spreads dy among zeros and multiplies them too.
+    zeros = math.prod(call.stride) if torch.is_grad_enabled() and call.x.requires_grad else 1
+    passes = (2 + zeros) / 3
+    products = passes * orbits * in_fields * (_IRREP_PRODUCTS[call.group.name] * out_fields + _BUTTERFLIES[call.group.name]) * idle
+    read = in_fields * (1 if call.lifting else order) * call.x.shape[-2] * call.x.shape[-1] / (height * width)
+    written = out_fields * order
+    rows = call.x.stride(1) == 0 or call.x.stride(1) >= call.x.stride(-1)
+    cost = products + (_ROWS if rows else _LAST) * (read + written)
+    if call.relaxed_weight is not None:
+        filter_banks = call.weight.shape[0]
+        cost = filter_banks * cost + _LAST * (filter_banks + 1) * max(read, written)
+    return call.groups * cost
+
+
 def choose(call: Convolution) -> Explanation:
-    """The rule behind "auto": the compiled expansion wherever it can run, since it computes the same filter in one pass
-    that the reference forms from |P| rotated copies and their sum."""
+    """The rule behind "auto": on the CPU, irrep where its estimated time is below dense's, in float32 and float64; PyTorch has
+    matrix units for the 16-bit types, and the irrep kernel computes them in float32.  Elsewhere the reference."""
     why_not = ops.missing_reason() or compiled_unsupported(call.weight)
     if why_not:
-        return Explanation("reference", "plain PyTorch supports every call", {"dense": why_not})
-    return Explanation(
-        "dense",
-        "the filter is expanded in one compiled pass, then convolved by PyTorch",
-        {"reference": "the same convolution, with the filter expanded step by step in PyTorch"},
-    )
+        return Explanation("reference", "plain PyTorch supports every call", {"dense": why_not, "irrep": why_not})
+    reference = {"reference": "the same as dense, with the filter expanded step by step in PyTorch"}
+    dense = "one compiled pass expands the filter, PyTorch convolves with it"
+    if call.group.order == 1:
+        return Explanation("dense", dense, reference | {"irrep": "C1 has one irrep, so there is nothing to save"})
+    autocast = torch.is_autocast_enabled(call.x.device.type)
+    if autocast or call.weight.dtype not in (torch.float32, torch.float64):
+        return Explanation("dense", dense, reference | {"irrep": "PyTorch's convolution has matrix units for 16-bit types"})
+    ratio = dense_cost(call) / irrep_cost(call)
+    if ratio > 1.15:  # the estimate is no better than that
+        reason = f"fewer multiplications; estimated {ratio:.1f} times as fast as dense"
+        return Explanation("irrep", reason, reference | {"dense": "estimated slower"})
+    return Explanation("dense", dense, reference | {"irrep": f"estimated {ratio:.1f} times as fast as dense"})
 
 
 def run(call: Convolution, algorithm: str) -> Tensor:

@@ -104,27 +104,32 @@ class ConvOptions(NamedTuple):
     groups: int
 
 
+# The forwards below name each option, since torch.compile misreads a forward with *options as one that takes ctx.
+
+
 class IrrepFprop(torch.autograd.Function):
-    """fprop(x, ψ) + bias: x, weight, bias or None, then ConvOptions -> y."""
+    """fprop(x, ψ) + bias, and ReLU of that when asked: x, weight, bias or None, relu, then ConvOptions -> y."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, weight, bias, *options):
-        return ops.irrep_fprop(x, weight, bias, *options, False)
+    def forward(x, weight, bias, relu, group, stride, padding, dilation, groups):
+        return ops.irrep_fprop(x, weight, bias, group, stride, padding, dilation, groups, relu)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, bias, *ctx.options = inputs
-        ctx.save_for_backward(x, weight)
+        x, weight, _, ctx.relu, *ctx.options = inputs
+        ctx.save_for_backward(x, weight, output if ctx.relu else None)
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight = ctx.saved_tensors
+        x, weight, y = ctx.saved_tensors
+        if ctx.relu:
+            dy = torch.ops.aten.threshold_backward(dy, y, 0)
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         dx = irrep_dgrad(dy, weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
         dweight = IrrepWgrad.apply(x, dy, weight.shape[-1], *ctx.options) if need_weight else None
-        return dx, dweight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 5
+        return dx, dweight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 6
 
 
 class IrrepDgrad(torch.autograd.Function):
@@ -133,8 +138,8 @@ class IrrepDgrad(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, weight, input_size, group, *options):
-        return ops.irrep_dgrad(dy, weight, group, input_size, *options)
+    def forward(dy, weight, input_size, group, stride, padding, dilation, groups):
+        return ops.irrep_dgrad(dy, weight, group, input_size, stride, padding, dilation, groups)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -144,7 +149,7 @@ class IrrepDgrad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_dx):
         dy, weight = ctx.saved_tensors
-        d_dy = IrrepFprop.apply(grad_dx, weight, None, *ctx.options) if ctx.needs_input_grad[0] else None
+        d_dy = IrrepFprop.apply(grad_dx, weight, None, False, *ctx.options) if ctx.needs_input_grad[0] else None
         d_weight = IrrepWgrad.apply(grad_dx, dy, weight.shape[-1], *ctx.options) if ctx.needs_input_grad[1] else None
         return d_dy, d_weight, *(None,) * 6
 
@@ -155,8 +160,8 @@ class IrrepWgrad(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, dy, kernel_size, group, *options):
-        return ops.irrep_wgrad(x, dy, group, kernel_size, *options)
+    def forward(x, dy, kernel_size, group, stride, padding, dilation, groups):
+        return ops.irrep_wgrad(x, dy, group, kernel_size, stride, padding, dilation, groups)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -167,7 +172,7 @@ class IrrepWgrad(torch.autograd.Function):
     def backward(ctx, grad_weight):
         x, dy = ctx.saved_tensors
         d_x = irrep_dgrad(dy, grad_weight, tuple(x.shape[-2:]), *ctx.options) if ctx.needs_input_grad[0] else None
-        d_dy = IrrepFprop.apply(x, grad_weight, None, *ctx.options) if ctx.needs_input_grad[1] else None
+        d_dy = IrrepFprop.apply(x, grad_weight, None, False, *ctx.options) if ctx.needs_input_grad[1] else None
         return d_x, d_dy, *(None,) * 6
 
 
@@ -187,6 +192,7 @@ def irrep_dgrad(dy: Tensor, weight: Tensor, input_size: tuple[int, int], *option
     return F.conv_transpose2d(dy.flatten(1, 2), filter, None, stride, padding, missing, groups, dilation)
 
 
-def irrep_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, options: ConvOptions) -> Tensor:
-    """The irrep algorithm's lifting or group convolution, differentiable to every order; shapes as in functional."""
-    return IrrepFprop.apply(x, weight, bias, *options)
+def irrep_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, options: ConvOptions) -> Tensor:
+    """The irrep algorithm's lifting or group convolution, then ReLU if asked, in one pass; differentiable to every order.
+    Shapes as in functional."""
+    return IrrepFprop.apply(x, weight, bias, relu, *options)

@@ -9,6 +9,7 @@ from torch import Tensor
 from .groups import PointGroup
 
 RELAX_ON = ("input", "output")
+ACTIVATIONS = (None, "relu")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
@@ -53,6 +54,11 @@ def check_relax_on(relax_on: str, lifting: bool) -> None:
             "relax_on='input' needs a group axis on the input, and an image has none: "
             "a relaxed lifting convolution takes relax_on='output'"
         )
+
+
+def check_activation(activation) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be None or 'relu', got {activation!r}")
 
 
 def check_filter_bank(weight, relaxed_weight, group: PointGroup, lifting: bool, relaxed: bool) -> None:

@@ -93,7 +93,7 @@ def _info(options) -> int:
     print("compiled ops: " + ("available" if reason is None else f"missing: {reason}"))
     for name, value in ops.build_info().items():
         print(f"  {name}: {value}")
-    print(f"algorithms: reference{'' if reason else ', dense (CPU)'}")
+    print(f"algorithms: reference{'' if reason else ', dense (CPU), irrep (CPU)'}")
     print("CUDA and Triton kernels: missing: not part of this version; tensors on a GPU take the reference path")
     return 0
 

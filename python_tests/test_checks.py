@@ -42,6 +42,7 @@ VALUES = [
     (group(groups=0), "groups must be at least 1, got 0"),
     (group(groups=5), "x must have C_in = 15 fields (3 of weight x groups = 5), got 3"),
     (group(algorithm="fast"), "algorithm must be one of 'auto', 'reference', 'dense', 'irrep', got 'fast'"),
+    (group(activation="gelu"), "activation must be None or 'relu', got 'gelu'"),
     (relaxed(weight=WEIGHT), "weight must have 6 dimensions [L, C_out, C_in, |P|, k, k], got shape (5, 3, 4, 3, 3)"),
     (relaxed(relaxed_weight=RELAXED[:1]), "relaxed_weight must have shape [L, |P|] = [2, 4], got [1, 4]"),
     (relaxed(relaxed_weight=RELAXED[0]), "relaxed_weight must have 2 dimensions [L, |P|], got shape (4,)"),
@@ -95,12 +96,18 @@ def test_dense_says_what_it_supports():
 
 
 def test_explain():
-    said = explain(X, WEIGHT, torch.randn(5), group="C4", padding=1)
-    assert said.algorithm == "dense" and "reference" in said.rejected and "auto takes 'dense'" in str(said)
+    x, weight = torch.randn(2, 16, 4, 16, 16), torch.randn(16, 16, 4, 3, 3)
+    said = explain(x, weight, torch.randn(16), group="C4", padding=1)
+    assert said.algorithm == "irrep" and set(said.rejected) == {"reference", "dense"} and "auto takes 'irrep'" in str(said)
     assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "dense"
     assert explain(IMAGE, LIFT, group="D4").algorithm == "dense"
+    assert explain(X[:, :, :1], WEIGHT[:, :, :1], group="C1").algorithm == "dense"
+    assert "16-bit" in explain(X.bfloat16(), WEIGHT.bfloat16(), group="C4").rejected["irrep"]
+    with torch.autocast("cpu"):
+        assert explain(x, weight, group="C4").algorithm == "dense"
+    assert explain(x[..., :3, :3], weight, group="C4").algorithm == "dense"  # one pixel leaves 31 of 32 lanes idle
     meta = explain(X.to("meta"), WEIGHT.to("meta"), group="C4")
-    assert meta.algorithm == "reference" and "CPU" in meta.rejected["dense"]
+    assert meta.algorithm == "reference" and "CPU" in meta.rejected["dense"] and "CPU" in meta.rejected["irrep"]
 
 
 def test_everything_public_is_documented():

@@ -45,7 +45,8 @@ def measured(tmp_path_factory):
 
 def test_bench(measured):
     rows = list(csv.DictReader((measured / "bench.csv").open()))
-    contenders = {"reference", "dense", "reference channels_last", "dense channels_last", "conv2d", "conv2d channels_last"}
+    algorithms = {"reference", "dense", "irrep", "conv2d"}
+    contenders = algorithms | {f"{name} channels_last" for name in algorithms}
     for pass_ in ("forward", "forward + backward"):
         assert {row["contender"] for row in rows if row["pass"] == pass_} == contenders
     for row in rows:

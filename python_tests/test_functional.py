@@ -54,7 +54,7 @@ def test_against_the_definition(kind, group, options, algorithm):
 
 
 @pytest.mark.parametrize("k", range(1, 8))
-@pytest.mark.parametrize("stride, padding, dilation", itertools.product((1, 2, 3), (0, 1, 3), (1, 2)))
+@pytest.mark.parametrize("stride, padding, dilation", list(itertools.product((1, 2, 3), (0, 1, 3), (1, 2))))
 def test_compiled_algorithms_agree_with_reference(kind, group, k, stride, padding, dilation):
     arguments = cases.make(kind, group, k=k, size=(15, 13), batch=1, in_fields=1, out_fields=2)
     options = dict(stride=stride, padding=padding, dilation=dilation)

@@ -175,3 +175,20 @@ def test_the_gradient_ops_check_their_own_arguments(call, message):
     with pytest.raises(ValueError) as error:
         call()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
+def test_activation_with_its_derivatives(kind, group, algorithm):
+    """activation="relu" is relu of the convolution, to second order."""
+    arguments = cases.make(kind, group, batch=1, out_fields=4, size=(4, 5))
+    results = []
+    for activation in (None, "relu"):
+        inputs = [a.clone().requires_grad_() for a in arguments]
+        y = cases.call(kind, inputs, group, algorithm=algorithm if activation else "reference", activation=activation)
+        y = y if activation else y.relu()
+        first = torch.autograd.grad(y.pow(3).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(grad.pow(2).sum() for grad in first), inputs)
+        results.append([y, *first, *second])
+    assert (results[0][0] == 0).any() and (results[0][0] > 0).any()
+    for want, got in zip(*results):
+        assert torch.allclose(got, want, rtol=1e-9, atol=1e-9 * want.abs().max().item())

@@ -29,10 +29,13 @@ class IrrepFprop final : public IrrepFpropPlan {
       : p_(params), s_(p_.shape), layout_(s_, micro_pixels, lanes), orbits_(orbits(s_)),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), steps_(s_.in_fields * static_cast<int64_t>(orbits_.size())),
         direct_(takes_direct_form<T, Group>(s_.out_fields)) {
-    // With few output fields a block of steps stays in the first-level cache: from the second, butterflies take twice as
-    // long. With many, long blocks save reloading the sums.
-    const int64_t budget = (s_.out_fields >= 24 ? 96 : 24) << 10, step_bytes = order * kMicroTile * kVectorBytes;
-    block_steps_ = std::min(steps_, std::max<int64_t>(8, budget / step_bytes));
+    // With few output fields the buffer, the weights of its steps and the sums stay in the first-level cache: from the second,
+    // butterflies take twice as long. With many, long blocks save reloading the sums.
+    const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * s_.out_fields * sizeof(T);
+    const int64_t sums_bytes = s_.out_fields * order * micro_pixels * sizeof(T);
+    const int64_t few = (kNearCache - sums_bytes) / (step_bytes + weight_bytes), many = (96 << 10) / step_bytes;
+    const int64_t fitting = few >= 16 ? few : many;
+    block_steps_ = std::min(steps_, std::max<int64_t>(8, fitting));
     plane_ = block_steps_ * micro_pixels + lanes;  // planes at a power of two would share cache sets
     packed_.resize(s_.groups * s_.out_fields * steps_ * order);
     T* next = packed_.data();
@@ -65,6 +68,8 @@ class IrrepFprop final : public IrrepFpropPlan {
   }
 
  private:
+  static constexpr int64_t kNearCache = 40 << 10;  // of the 48 KB that hold everything a block of steps touches
+
   // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
   struct Call {
     Multiply<T> kernel;

@@ -116,51 +116,50 @@ struct Prefetch {
   }
 };
 
-template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int Plane = 0, typename V, int Order, int Planes>
+// Recursion over irreps and their columns i', not loops: the sums must stay in registers.
+template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0, typename V,
+          int Order, int Planes>
 __attribute__((always_inline)) inline void direct_irreps(const V (&f)[Rows][Order], const T* __restrict__ w, V (&sum)[Planes][Columns][Rows]) {
   if constexpr (Index < Group::table.irrep_count) {
     constexpr Irrep irrep = Group::table.irreps[Index];
-    if constexpr (irrep.dim != Dim) {
-      direct_irreps<T, Group, Dim, Columns, Rows, Index + 1, Plane>(f, w, sum);
+    if constexpr (irrep.dim != Dim || I == irrep.columns()) {
+      direct_irreps<T, Group, Dim, Columns, Rows, Index + 1, 0, Plane>(f, w, sum);
     } else {
 #pragma GCC unroll 32
-      for (int column = 0; column < irrep.columns(); ++column)
+      for (int j = 0; j < Dim; ++j)
 #pragma GCC unroll 32
-        for (int j = 0; j < Dim; ++j)
+        for (int o = 0; o < Columns; ++o) {
+          const T weight = w[(Plane + j) * Columns + o];
 #pragma GCC unroll 32
-          for (int o = 0; o < Columns; ++o) {
-            const T weight = w[((Plane / Dim + column) * Dim + j) * Columns + o];
+          for (int i = 0; i < Dim; ++i)
 #pragma GCC unroll 32
-            for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 32
-              for (int r = 0; r < Rows; ++r) {
-                V& to = sum[Plane + column * Dim + i][o][r];
-                if (irrep.complex_type && i == 1 && j == 1)
-                  to -= f[r][irrep.plane[i][j]] * weight;
-                else
-                  to += f[r][irrep.plane[i][j]] * weight;
-              }
-          }
-      direct_irreps<T, Group, Dim, Columns, Rows, Index + 1, Plane + Dim * irrep.columns()>(f, w, sum);
+            for (int r = 0; r < Rows; ++r) {
+              V& to = sum[Plane + i][o][r];
+              if (irrep.complex_type && i == 1 && j == 1)
+                to -= f[r][irrep.plane[i][j]] * weight;
+              else
+                to += f[r][irrep.plane[i][j]] * weight;
+            }
+        }
+      direct_irreps<T, Group, Dim, Columns, Rows, Index, I + 1, Plane + Dim>(f, w, sum);
     }
   }
 }
 
-template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int Plane = 0, typename V, int Planes>
+template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0, typename V,
+          int Planes>
 __attribute__((always_inline)) inline void direct_store(const V (&sum)[Planes][Columns][Rows], int o, T* y, int64_t y_plane) {
   if constexpr (Index < Group::table.irrep_count) {
     constexpr Irrep irrep = Group::table.irreps[Index];
-    if constexpr (irrep.dim != Dim) {
-      direct_store<T, Group, Dim, Columns, Rows, Index + 1, Plane>(sum, o, y, y_plane);
+    if constexpr (irrep.dim != Dim || I == irrep.columns()) {
+      direct_store<T, Group, Dim, Columns, Rows, Index + 1, 0, Plane>(sum, o, y, y_plane);
     } else {
 #pragma GCC unroll 32
-      for (int column = 0; column < irrep.columns(); ++column)
+      for (int i = 0; i < Dim; ++i)
 #pragma GCC unroll 32
-        for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 32
-          for (int r = 0; r < Rows; ++r)
-            *reinterpret_cast<V*>(y + irrep.plane[i][column] * y_plane + r * Vector<T>::lanes) = sum[Plane + column * Dim + i][o][r];
-      direct_store<T, Group, Dim, Columns, Rows, Index + 1, Plane + Dim * irrep.columns()>(sum, o, y, y_plane);
+        for (int r = 0; r < Rows; ++r)
+          *reinterpret_cast<V*>(y + irrep.plane[i][I] * y_plane + r * Vector<T>::lanes) = sum[Plane + i][o][r];
+      direct_store<T, Group, Dim, Columns, Rows, Index, I + 1, Plane + Dim>(sum, o, y, y_plane);
     }
   }
 }

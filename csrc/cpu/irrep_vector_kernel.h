@@ -163,10 +163,13 @@ void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* imag
         const S* from = image + field * strides.field + element * strides.element + i * strides.row;
         if (copies)
           copy_run(to + first + c.padding, from + first, last - first);
-        else
-          for (int64_t j = first; j < last; ++j) {
-            const int64_t at = j * c.spread + c.padding;
-            to[at % c.stride * layout.phase + at / c.stride] = widen(from[j * strides.column]);
+        else if (c.stride == 1)
+          for (int64_t j = first; j < last; ++j) to[j * c.spread + c.padding] = widen(from[j * strides.column]);
+        else  // every stride-th pixel lies in the same phase; spread is 1 then
+          for (int64_t j = first; j < std::min(last, first + c.stride); ++j) {
+            const int64_t at = j + c.padding;
+            T* in_phase = to + at % c.stride * layout.phase + at / c.stride;
+            for (int64_t i = j; i < last; i += c.stride) *in_phase++ = widen(from[i * strides.column]);
           }
       }
   }

@@ -8,15 +8,20 @@
 constexpr int kWgradSteps = 3;
 constexpr int kWgradFields = kAccumulators / kWgradSteps;
 
-template <typename T, int Lanes>
-__attribute__((always_inline)) inline T sum_lanes(const T* v) {
-  if constexpr (Lanes == 1) {
-    return *v;
-  } else {
-    typedef T Half __attribute__((vector_size(Lanes / 2 * sizeof(T)), may_alias));
-    const Half sum = *reinterpret_cast<const Half*>(v) + *reinterpret_cast<const Half*>(v + Lanes / 2);
-    return sum_lanes<T, Lanes / 2>(reinterpret_cast<const T*>(&sum));
-  }
+template <typename V, std::size_t... I>
+__attribute__((always_inline)) inline V add_neighbours(V a, V b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, (2 * I)...) + __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
+
+// Sums the lanes of as many vectors as there are lanes, in a tree that gives all sums at once: lane k of the result is that
+// of v[k].
+template <typename T, typename V>
+__attribute__((always_inline)) inline V sum_lanes(V (&v)[Vector<T>::lanes]) {
+#pragma GCC unroll 8
+  for (int n = Vector<T>::lanes / 2; n > 0; n /= 2)
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) v[i] = add_neighbours(v[2 * i], v[2 * i + 1], std::make_index_sequence<Vector<T>::lanes>());
+  return v[0];
 }
 
 template <typename T>
@@ -60,10 +65,17 @@ void wgrad_multiply(const WgradArguments<T>& a) {
       }
     }
   }
-#pragma GCC unroll 16
-  for (int o = 0; o < Fields; ++o)
-#pragma GCC unroll 16
-    for (int s = 0; s < Steps; ++s) a.to[o * a.to_field + s] += sum_lanes<T, lanes>(reinterpret_cast<const T*>(&sum[o][s]));
+#pragma GCC unroll 32
+  for (int first = 0; first < Fields * Steps; first += lanes) {
+    V part[lanes];
+#pragma GCC unroll 32
+    for (int i = 0; i < lanes; ++i)
+      part[i] = first + i < Fields * Steps ? sum[(first + i) / Steps % Fields][(first + i) % Steps] : V{};
+    const V total = sum_lanes<T>(part);
+#pragma GCC unroll 32
+    for (int i = 0; i < lanes; ++i)
+      if (first + i < Fields * Steps) a.to[(first + i) / Steps * a.to_field + (first + i) % Steps] += total[i];
+  }
 }
 
 template <typename T>

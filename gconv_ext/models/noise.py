@@ -21,27 +21,25 @@ HIDDEN_CONVOLUTIONS = 7
 
 
 class _NoiseCNN(nn.Module):
-    """Subclasses give the input and the hidden convolution."""
+    """Subclasses give the input and the hidden convolution, and the memory format in which they are fastest on the CPU:
+    channels last for PyTorch's convolution, rows of pixels for the irrep algorithm."""
 
-    def __init__(self, in_channels: int, num_classes: int, width: int, lift: nn.Module, hidden):
+    def __init__(self, in_channels: int, num_classes: int, width: int, lift: nn.Module, hidden, memory_format):
         super().__init__()
-        layers = [lift, nn.ReLU()]
-        for _ in range(HIDDEN_CONVOLUTIONS):
-            layers += [hidden(), nn.ReLU()]
-        self.in_channels = in_channels
-        self.features = nn.Sequential(*layers)
+        self.in_channels, self.memory_format = in_channels, memory_format
+        self.features = nn.Sequential(lift, *(hidden() for _ in range(HIDDEN_CONVOLUTIONS)))  # each with its ReLU
         with torch.no_grad():
-            for convolution in self.features[::2]:
-                convolution.weight.mul_(math.sqrt(6))
+            for name, parameter in self.features.named_parameters():
+                if name.endswith(".weight"):
+                    parameter.mul_(math.sqrt(6))
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 4, "[B, C, H, W]")
         if x.shape[1] != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels in [B, C, H, W], got shape {tuple(x.shape)}")
-        # PyTorch's CPU convolution is fastest with the channels last in memory, and every layer keeps the format.
-        # clone, because contiguous() leaves the strides of an image with one channel as they are.
-        features = self.features(x.clone(memory_format=torch.channels_last))
+        # Every layer keeps the format. clone, because contiguous() leaves the strides of an image with one channel as they are.
+        features = self.features(x.clone(memory_format=self.memory_format))
         return self.classifier(features.flatten(2).mean(2))
 
     def equivariance_penalty(self) -> Tensor:
@@ -66,7 +64,9 @@ class NoisePlainCNN(_NoiseCNN):
             raise ValueError(f"algorithm must be 'auto' for a network without group convolutions, got {algorithm!r}")
         super().__init__(
             in_channels, num_classes, width,
-            nn.Conv2d(in_channels, width, 3, padding=1), lambda: nn.Conv2d(width, width, 3, padding=1),
+            nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU()),
+            lambda: nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
+            torch.channels_last,
         )  # fmt: skip
 
 
@@ -82,10 +82,11 @@ class NoiseP4CNN(_NoiseCNN):
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, width: int = 10, algorithm: str = "auto"):
-        options = dict(group="C4", padding=1, bias=False, algorithm=algorithm)
+        options = dict(group="C4", padding=1, bias=False, algorithm=algorithm, activation="relu")
         super().__init__(
             in_channels, num_classes, width,
             LiftingConv2d(in_channels, width, 3, **options), lambda: GroupConv2d(width, width, 3, **options),
+            torch.contiguous_format if algorithm in ("auto", "irrep") else torch.channels_last,
         )  # fmt: skip
 
 
@@ -107,8 +108,10 @@ class NoiseRelaxedP4CNN(_NoiseCNN):
         self, in_channels: int = 1, num_classes: int = 10, width: int = 6, algorithm: str = "auto",
         num_filter_banks: int = 3, relax_on: str = "output",
     ):  # fmt: skip
-        options = dict(group="C4", padding=1, bias=False, algorithm=algorithm, num_filter_banks=num_filter_banks)
+        options = dict(group="C4", padding=1, bias=False, algorithm=algorithm, activation="relu")
+        options |= {"num_filter_banks": num_filter_banks}
         super().__init__(
             in_channels, num_classes, width, RelaxedLiftingConv2d(in_channels, width, 3, **options),
             lambda: RelaxedGroupConv2d(width, width, 3, relax_on=relax_on, **options),
+            torch.contiguous_format if algorithm == "irrep" else torch.channels_last,
         )  # fmt: skip

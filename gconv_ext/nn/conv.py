@@ -20,7 +20,7 @@ class _Conv2d(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
         dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None, *, num_filter_banks: int | None = None,
+        activation: str | None = None, device=None, dtype=None, *, num_filter_banks: int | None = None,
     ):  # fmt: skip
         super().__init__()
         self.group = as_group(group)
@@ -39,6 +39,8 @@ class _Conv2d(nn.Module):
         self.padding_mode = padding_mode
         algorithms.check_algorithm(algorithm)
         self.algorithm = algorithm
+        checks.check_activation(activation)
+        self.activation = activation
 
         bank = (out_channels, in_channels // groups, *(() if self._lifting else (self.group.order,)))
         bank += (kernel_size, kernel_size)
@@ -58,7 +60,7 @@ class _Conv2d(nn.Module):
         zeros = self.padding_mode == "zeros"
         return dict(
             group=self.group, stride=self.stride, padding=self.padding if zeros else 0, dilation=self.dilation,
-            groups=self.groups, algorithm=self.algorithm,
+            groups=self.groups, algorithm=self.algorithm, activation=self.activation,
         )  # fmt: skip
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class _Conv2d(nn.Module):
             return pair[0] if pair[0] == pair[1] else pair
 
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, group={self.group.name}"]
-        defaults = dict(stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", algorithm="auto")
+        defaults = dict(stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", algorithm="auto", activation=None)
         for name, default in defaults.items():
             value = getattr(self, name)
             value = plain(value) if isinstance(value, tuple) else value
@@ -103,7 +105,8 @@ class LiftingConv2d(_Conv2d):
         groups: blocks of fields that are convolved apart.
         bias: whether to add one learned number a field.
         padding_mode: "zeros", "reflect", "replicate" or "circular", as in torch.nn.Conv2d.
-        algorithm: "auto", "reference" or "dense"; see gconv_ext.functional.
+        algorithm: "auto", "reference", "dense" or "irrep"; see gconv_ext.functional.
+        activation: None, or "relu" to return max(y, 0), in the same pass where the algorithm can.
 
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, |P|, H', W'].
     Parameters: weight [out_channels, in_channels / groups, k, k], bias [out_channels].
@@ -117,11 +120,11 @@ class LiftingConv2d(_Conv2d):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
         dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None,
+        device=None, dtype=None, activation: str | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode,
-            algorithm, device, dtype,
+            algorithm, activation, device, dtype,
         )  # fmt: skip
         self.reset_parameters()
 
@@ -148,11 +151,11 @@ class GroupConv2d(_Conv2d):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
         dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None,
+        device=None, dtype=None, activation: str | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode,
-            algorithm, device, dtype,
+            algorithm, activation, device, dtype,
         )  # fmt: skip
         self.reset_parameters()
 

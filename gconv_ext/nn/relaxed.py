@@ -18,13 +18,13 @@ class _RelaxedConv2d(_Conv2d):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
         dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None, num_filter_banks: int = 1, relax_on: str = "output",
+        device=None, dtype=None, num_filter_banks: int = 1, relax_on: str = "output", activation: str | None = None,
     ):  # fmt: skip
         checks.check_positive("num_filter_banks", num_filter_banks)
         checks.check_relax_on(relax_on, self._lifting)
         super().__init__(
             in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode,
-            algorithm, device, dtype, num_filter_banks=num_filter_banks,
+            algorithm, activation, device, dtype, num_filter_banks=num_filter_banks,
         )  # fmt: skip
         self.num_filter_banks, self.relax_on = num_filter_banks, relax_on
         self.relaxed_weight = nn.Parameter(torch.empty(num_filter_banks, self.group.order, device=device, dtype=dtype))
@@ -59,7 +59,7 @@ class RelaxedLiftingConv2d(_RelaxedConv2d):
     Starts exactly equivariant: relaxed weights all 1/L.
 
     Args:
-        in_channels … dtype: as for LiftingConv2d.
+        in_channels … activation: as for LiftingConv2d.
         num_filter_banks: L.
         relax_on: "output"; an image has no group axis, so "input" is an error.
 
@@ -87,7 +87,7 @@ class RelaxedGroupConv2d(_RelaxedConv2d):
     relax_on="output" (as the published code computes it).  Starts exactly equivariant: relaxed weights all 1/L.
 
     Args:
-        in_channels … dtype: as for LiftingConv2d; channels count fields.
+        in_channels … activation: as for LiftingConv2d; channels count fields.
         num_filter_banks: L.
         relax_on: "input" or "output".
 

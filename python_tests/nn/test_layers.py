@@ -77,6 +77,15 @@ def test_penalty_is_equation_7():
     assert layer.equivariance_penalty().item() == pytest.approx(want.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("layer_type", STRICT + RELAXED)
+def test_activation(layer_type):
+    layer = layer_type(2, 3, 3, group="D4", activation="relu")
+    plain = copy.deepcopy(layer)
+    plain.activation = None
+    x = image_for(layer)
+    assert torch.equal(layer(x), plain(x).relu()) and "activation=relu" in repr(layer)
+
+
 def test_gradients_reach_every_parameter():
     layer = nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2, padding=1)
     (layer(image_for(layer)).square().sum() + layer.equivariance_penalty()).backward()
@@ -121,6 +130,7 @@ def test_repr_says_what_the_layer_is():
         (lambda: nn.GroupConv2d(1, 1, 3, group="C3"), ValueError, "unknown group 'C3'"),
         (lambda: nn.GroupConv2d(1, 1, 3, padding_mode="mirror"), ValueError, "padding_mode must be one of"),
         (lambda: nn.GroupConv2d(1, 1, 3, algorithm="fast"), ValueError, "algorithm must be one of 'auto', 'reference', 'dense', 'irrep', got 'fast'"),
+        (lambda: nn.GroupConv2d(1, 1, 3, activation="tanh"), ValueError, "activation must be None or 'relu', got 'tanh'"),
         (lambda: nn.RelaxedGroupConv2d(1, 1, 3, relax_on="both"), ValueError, "relax_on must be 'input' or 'output'"),
         (lambda: nn.RelaxedLiftingConv2d(1, 1, 3, relax_on="input"), ValueError, "relax_on='input' needs a group axis"),
         (lambda: nn.RelaxedGroupConv2d(1, 1, 3, num_filter_banks=0), ValueError, "num_filter_banks must be at least 1"),
