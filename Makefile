@@ -10,7 +10,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 .PHONY: demo test bench install clean help
 
 help:
-	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 5 minutes"
+	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
 	@echo "make bench    time reference, dense and F.conv2d"
 	@echo "make clean    remove .venv, build products and demo/"

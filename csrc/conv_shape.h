@@ -20,8 +20,7 @@
 namespace gconv {
 
 // One direction of space. Pixel i of the input stands at position spread·i + padding of a line of zeros; output pixel p
-// reads the positions stride·p + dilation·tap. (dgrad is an fprop whose spread is the
-// stride; one of the two is always 1.)
+// reads the positions stride·p + dilation·tap. (dgrad is an fprop whose spread is the stride; one of the two is always 1.)
 struct Axis {
   int64_t in = 0, out = 0, stride = 1, padding = 0, dilation = 1, spread = 1;
 

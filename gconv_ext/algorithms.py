@@ -104,42 +104,60 @@ _BUTTERFLIES = {"C1": 2, "C2": 8, "D1": 8, "C4": 22, "D2": 16, "D4": 45}
 _ROWS, _LAST = 16, 50  # to read or write one number: from rows of pixels, and from pixels of numbers
 _PIXELS = 32  # computed together; a small map leaves some idle
 _DENSE_RATE = 1.2  # multiplications that PyTorch's convolution does in the time of one of ours
-_CHANNELS = 16  # computed together by PyTorch's convolution
+_CHANNELS, _DENSE_ROWS = 16, 20  # planes computed together by PyTorch's convolution; a number's way there from rows of pixels
 
 
-def dense_cost(call: Convolution) -> float:
-    """Time of the dense algorithm per output pixel, in multiplications at the irrep kernel's rate."""
-    order, banks = call.group.order, call.weight.dim() - call.x.dim()
-    out_fields, in_fields, size = call.weight.shape[banks] // call.groups, call.weight.shape[banks + 1], call.weight.shape[-1]
-    planes = -(-order * out_fields // _CHANNELS) * _CHANNELS
-    return call.groups * planes * in_fields * (1 if call.lifting else order) * size**2 / _DENSE_RATE
+class _Sizes(NamedTuple):
+    """What the estimates are made of; fields are those of one of `groups` blocks."""
+
+    order: int
+    out_fields: int
+    in_fields: int
+    taps: int
+    height: int  # of the result
+    width: int
+    read: float  # numbers per output pixel
+    written: int
+    rows: bool  # rows of pixels in memory, not pixels of numbers
 
 
-def irrep_cost(call: Convolution) -> float:
-    """Time of the irrep algorithm per output pixel, in multiplications: the irreps' products and the butterflies, the numbers
-    read and written, and for L filter banks L times all that and their weighted sum."""
-    order, banks = call.group.order, call.weight.dim() - call.x.dim()
-    out_fields, in_fields, size = call.weight.shape[banks] // call.groups, call.weight.shape[banks + 1], call.weight.shape[-1]
+def _sizes(call: Convolution) -> _Sizes:
+    order, banks, size = call.group.order, call.weight.dim() - call.x.dim(), call.weight.shape[-1]
+    out_fields, in_fields = call.weight.shape[banks] // call.groups, call.weight.shape[banks + 1]
     height, width = (
         (n + 2 * p - d * (size - 1) - 1) // s + 1
         for n, s, p, d in zip(call.x.shape[-2:], call.stride, call.padding, call.dilation)
     )
+    read = in_fields * (1 if call.lifting else order) * call.x.shape[-2] * call.x.shape[-1] / (height * width)
+    rows = call.x.stride(1) == 0 or call.x.stride(1) >= call.x.stride(-1)
+    return _Sizes(order, out_fields, in_fields, size**2, height, width, read, out_fields * order, rows)
+
+
+def dense_cost(call: Convolution) -> float:
+    """Time of the dense algorithm per output pixel and block of fields, in multiplications at the irrep kernel's rate."""
+    s = _sizes(call)
+    planes = -(-s.order * s.out_fields // _CHANNELS) * _CHANNELS
+    products = planes * s.in_fields * (1 if call.lifting else s.order) * s.taps
+    return products / _DENSE_RATE + (_DENSE_ROWS if s.rows else 0) * (s.read + s.written)
+
+
+def irrep_cost(call: Convolution) -> float:
+    """Time of the irrep algorithm per output pixel and block of fields, in multiplications: the irreps' products and the
+    butterflies, the numbers read and written, and for L filter banks L times all that and their weighted sum."""
+    s = _sizes(call)
     # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
-    orbits = size**2 if not call.lifting else -(-(size**2) // order) + (size > 1)
-    flat = height * (width + call.padding[1])  # pixels, with the ends of rows that lie between them
-    idle = -(-flat // _PIXELS) * _PIXELS / (height * width)
+    orbits = s.taps if not call.lifting else -(-s.taps // s.order) + (s.taps > 1)
+    flat = s.height * (s.width + call.padding[1])  # pixels, with the ends of rows that lie between them
+    idle = -(-flat // _PIXELS) * _PIXELS / (s.height * s.width)
     # dgrad of a strided convolution spreads dy among zeros and multiplies them too.
     zeros = math.prod(call.stride) if torch.is_grad_enabled() and call.x.requires_grad else 1
     passes = (2 + zeros) / 3
-    products = passes * orbits * in_fields * (_IRREP_PRODUCTS[call.group.name] * out_fields + _BUTTERFLIES[call.group.name]) * idle
-    read = in_fields * (1 if call.lifting else order) * call.x.shape[-2] * call.x.shape[-1] / (height * width)
-    written = out_fields * order
-    rows = call.x.stride(1) == 0 or call.x.stride(1) >= call.x.stride(-1)
-    cost = products + (_ROWS if rows else _LAST) * (read + written)
+    products = _IRREP_PRODUCTS[call.group.name] * s.out_fields + _BUTTERFLIES[call.group.name]
+    cost = passes * orbits * s.in_fields * products * idle + (_ROWS if s.rows else _LAST) * (s.read + s.written)
     if call.relaxed_weight is not None:
-        filter_banks = call.weight.shape[0]
-        cost = filter_banks * cost + _LAST * (filter_banks + 1) * max(read, written)
-    return call.groups * cost
+        banks = call.weight.shape[0]
+        cost = banks * cost + _LAST * (banks + 1) * max(s.read, s.written)
+    return cost
 
 
 def choose(call: Convolution) -> Explanation:

@@ -13,7 +13,7 @@ from .checks import RELAX_ON
 from .errors import InputError
 
 # Small batches: what a short run lacks is steps.
-DEMO = {"epochs": 8, "batch_size": 16}
+DEMO = {"epochs": 10, "batch_size": 16}
 
 
 def main(arguments: list[str] | None = None) -> int:

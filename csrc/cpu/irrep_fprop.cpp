@@ -3,8 +3,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../irrep_tables.h"
-#include "irrep.h"
+#include "irrep_plan.h"
 
 namespace gconv::cpu {
 
@@ -33,29 +32,11 @@ constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 }  // namespace avx512
 GCONV_TARGET_END
 
-namespace {
-
-// The class of one instruction set, for the scalar type and the group of the call.
-template <template <typename, typename> class Plan>
-std::unique_ptr<IrrepFpropPlan> make(const IrrepFpropParams& params) {
-  return with_fourier_table(params.shape.group->name, [&](auto table) -> std::unique_ptr<IrrepFpropPlan> {
-    using Group = decltype(table);
-    switch (params.type) {
-      case ScalarType::Float64: return std::make_unique<Plan<double, Group>>(params);
-      case ScalarType::Float32: return std::make_unique<Plan<float, Group>>(params);
-      case ScalarType::BFloat16: return std::make_unique<Plan<BFloat16, Group>>(params);
-      default: return std::make_unique<Plan<Float16, Group>>(params);
-    }
-  });
-}
-
-}  // namespace
-
 std::unique_ptr<IrrepFpropPlan> plan_irrep_fprop(const IrrepFpropParams& params, InstructionSet level) {
   switch (level) {
-    case InstructionSet::Avx512: return make<avx512::IrrepFprop>(params);
-    case InstructionSet::Avx2: return make<avx2::IrrepFprop>(params);
-    default: return make<baseline::IrrepFprop>(params);
+    case InstructionSet::Avx512: return make_plan<avx512::IrrepFprop, IrrepFpropPlan>(params);
+    case InstructionSet::Avx2: return make_plan<avx2::IrrepFprop, IrrepFpropPlan>(params);
+    default: return make_plan<baseline::IrrepFprop, IrrepFpropPlan>(params);
   }
 }
 

@@ -3,27 +3,15 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <type_traits>
 
+#include "testing.h"
+
 using namespace gconv;
+using namespace testing;
 using cpu::InstructionSet;
 
 namespace {
-
-int failures = 0;
-
-double noise(uint64_t& state) {  // uniform in [-1, 1)
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return static_cast<double>(state >> 11) / (1ull << 52) - 1;
-}
-
-template <typename T>
-std::vector<T> random_numbers(int64_t count, uint64_t& state) {
-  std::vector<T> numbers(count);
-  for (T& number : numbers) number = cpu::narrow<T>(static_cast<cpu::accumulate_t<T>>(noise(state)));
-  return numbers;
-}
 
 // A sum of products with what bounds its rounding error: the sum of the magnitudes.
 struct Sum {
@@ -150,13 +138,7 @@ void check_conversions() {
 
 int main() {
   check_conversions();
-  int levels = 0;
-  for (InstructionSet level : {InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512}) {
-    if (!cpu::supported(level)) {
-      std::printf("%s is not supported by this processor: not tested\n", cpu::name(level));
-      continue;
-    }
-    ++levels;
+  return for_each_instruction_set([&](InstructionSet level) {
     for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
       for (int size : {1, 2, 3, 5})
         for (bool lifting : {false, true})
@@ -169,7 +151,5 @@ int main() {
             check<cpu::BFloat16>(group, lifting, size, banks, kind, relax_on, cpu::ScalarType::BFloat16, level);
             check<cpu::Float16>(group, lifting, size, banks, kind, relax_on, cpu::ScalarType::Float16, level);
           }
-  }
-  std::printf("%d instruction sets, %d failures\n", levels, failures);
-  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+  });
 }

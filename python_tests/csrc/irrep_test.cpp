@@ -4,26 +4,14 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
+
+#include "testing.h"
 
 using namespace gconv;
+using namespace testing;
 using cpu::InstructionSet;
 
 namespace {
-
-int failures = 0;
-
-double noise(uint64_t& state) {  // uniform in [-1, 1)
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return static_cast<double>(state >> 11) / (1ull << 52) - 1;
-}
-
-template <typename T>
-std::vector<T> random_numbers(int64_t count, uint64_t& state) {
-  std::vector<T> numbers(count);
-  for (T& number : numbers) number = cpu::narrow<T>(static_cast<cpu::accumulate_t<T>>(noise(state)));
-  return numbers;
-}
 
 template <typename T>
 double tolerance() {  // relative to the largest number; float32 sums, then one rounding to T
@@ -139,13 +127,7 @@ int main() {
       {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, false}, {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, true},
       {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, false},   {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, true},
   };
-  int levels = 0;
-  for (InstructionSet level : {InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512}) {
-    if (!cpu::supported(level)) {
-      std::printf("%s is not supported by this processor: not tested\n", cpu::name(level));
-      continue;
-    }
-    ++levels;
+  return for_each_instruction_set([&](InstructionSet level) {
     for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
       for (const Case& c : cases) {
         check<double>(group, c, cpu::ScalarType::Float64, level);
@@ -153,7 +135,5 @@ int main() {
         check<cpu::BFloat16>(group, c, cpu::ScalarType::BFloat16, level);
         check<cpu::Float16>(group, c, cpu::ScalarType::Float16, level);
       }
-  }
-  std::printf("%d instruction sets, %d failures\n", levels, failures);
-  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+  });
 }

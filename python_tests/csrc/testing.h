@@ -1,0 +1,43 @@
+// What the C++ tests share.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "cpu/instruction_set.h"
+#include "cpu/scalar_types.h"
+
+namespace testing {
+
+inline int failures = 0;
+
+inline double noise(uint64_t& state) {  // uniform in [-1, 1)
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return static_cast<double>(state >> 11) / (1ull << 52) - 1;
+}
+
+template <typename T>
+std::vector<T> random_numbers(int64_t count, uint64_t& state) {
+  std::vector<T> numbers(count);
+  for (T& number : numbers) number = gconv::cpu::narrow<T>(static_cast<gconv::cpu::accumulate_t<T>>(noise(state)));
+  return numbers;
+}
+
+// Calls check(level) for each instruction set that this processor has, and gives main's result.
+template <typename Check>
+int for_each_instruction_set(Check check) {
+  using gconv::cpu::InstructionSet;
+  int levels = 0;
+  for (InstructionSet level : {InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512}) {
+    if (gconv::cpu::supported(level))
+      check(level), ++levels;
+    else
+      std::printf("%s is not supported by this processor: not tested\n", gconv::cpu::name(level));
+  }
+  std::printf("%d instruction sets, %d failures\n", levels, failures);
+  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+}  // namespace testing
