@@ -1,5 +1,7 @@
 import gzip
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -84,8 +86,23 @@ def test_options_that_do_not_go_together(tmp_path):
             load_digits(**options)
 
 
+@pytest.mark.parametrize("dataset, name", [("mnist", "MNIST"), ("fashion", "FashionMNIST")])
+def test_download_with_torchvision(tmp_path, monkeypatch, dataset, name):
+    """torchvision is asked for both files of the dataset, and its folder is read; a stand-in writes what it would."""
+    asked = []
+
+    def download(root, train, download):
+        asked.append((root, train, download))
+        write_set(root / name / "raw")
+
+    stand_in = types.SimpleNamespace(datasets=types.SimpleNamespace(**{name: download}))
+    monkeypatch.setitem(sys.modules, "torchvision", stand_in)
+    assert len(load_digits(tmp_path, dataset, download=True).splits["train"][1]) == 55
+    assert asked == [(tmp_path, True, True), (tmp_path, False, True)]
+
+
 def test_download_without_torchvision(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(InputError, match="download needs torchvision"):
         load_digits(tmp_path, download=True)
 
