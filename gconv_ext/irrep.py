@@ -25,9 +25,16 @@ def conv2d(
         x, weight, relaxed_weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, relaxed_weight, bias))
     if relaxed_weight is None:
         return autograd.irrep_conv2d(x, weight, bias, relu, options)
+    tensors = (x, weight, relaxed_weight, bias)
     if x.dtype in (torch.bfloat16, torch.float16):  # the sum over the banks is formed in float32, like every other sum
-        wide = (None if t is None else t.float() for t in (x, weight, relaxed_weight, bias))
-        return conv2d(*wide, relax_on, relu, options).to(x.dtype)
+        tensors = tuple(t if t is None else t.float() for t in tensors)
+    return _relaxed_conv2d(*tensors, relax_on, relu, options).to(x.dtype)
+
+
+def _relaxed_conv2d(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor, bias: Tensor | None, relax_on: str, relu: bool,
+    options: autograd.ConvOptions,
+) -> Tensor:  # fmt: skip
     banks, groups = relaxed_weight.shape[0], options.groups
     if relax_on == "input":
         weighted = x.unflatten(1, (groups, 1, -1)) * relaxed_weight.view(1, 1, banks, 1, -1, 1, 1)
