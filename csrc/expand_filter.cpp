@@ -31,6 +31,7 @@ FilterShape filter_shape(const at::Tensor& weight, const std::optional<at::Tenso
                     ", got shape ", weight.sizes());
   TORCH_CHECK_VALUE(weight.size(-1) == weight.size(-2) && weight.size(-1) > 0 && weight.size(-1) <= 1024,
                     "weight must have k x k taps, 1 <= k <= 1024, got shape ", weight.sizes());
+  check_not_empty(weight);
   shape.lifting = dim == leading + 4;
   shape.size = static_cast<int>(weight.size(-1));
   shape.banks = leading ? weight.size(0) : 1;

@@ -51,6 +51,7 @@ struct Geometry {
     axis.out = (in + 2 * padding[i] - dilation[i] * (taps - 1) - 1) / stride[i] + 1;
     TORCH_CHECK_VALUE(in + 2 * padding[i] > dilation[i] * (taps - 1), "x is too small: size ", in, " with padding ", padding[i],
                       ", for a kernel of ", taps, " taps with dilation ", dilation[i]);
+    if (axis.out == 1) axis.stride = 1;  // nothing is strided over, and a huge stride would split the plane as often
     return axis;
   }
 };
@@ -70,6 +71,7 @@ ConvShape conv_shape(const at::Tensor& x, std::string_view group, int64_t out_fi
                     " in dimension 2, got shape ", x.sizes());
   TORCH_CHECK_VALUE(groups >= 1 && x.size(1) % groups == 0 && out_fields % groups == 0, "groups must divide the fields of x, ",
                     x.size(1), ", and of the result, ", out_fields, ", got ", groups);
+  TORCH_CHECK_VALUE(x.size(1) > 0 && out_fields > 0, "x and the result must have at least one field, got ", x.size(1), " and ", out_fields);
   check_taps(kernel_size);
   geometry.check();
   shape.batch = x.size(0);
@@ -92,7 +94,7 @@ std::vector<int64_t> weight_sizes(const ConvShape& shape) {
 void run_fprop(const cpu::IrrepFpropParams& params) {
   const ConvShape& s = params.shape;
   const int64_t images = s.batch * s.groups;
-  if (images == 0 || s.out_fields == 0) return;
+  if (images == 0) return;
   const auto plan = cpu::plan_irrep_fprop(params);
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   // Images are cut only where there are fewer of them than threads: every part pads its image anew.
@@ -141,6 +143,7 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, std::
   const int64_t size = weight.size(-1), order = checked_group(group)->order, taps = size * size;
   TORCH_CHECK_VALUE(groups >= 1 && weight.size(0) % groups == 0, "groups must divide the ", weight.size(0), " output fields, got ", groups);
   TORCH_CHECK_VALUE(weight.size(2) == order, "weight must have ", order, " relative elements in dimension 2, got shape ", weight.sizes());
+  check_not_empty(weight);
   check_taps(size);
   check_like(weight, "weight", dy, "dy");
   const Geometry geometry{stride, padding, dilation};
@@ -215,7 +218,6 @@ at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, std::strin
   check_shape(dy, "dy", {s.batch, dy.size(1), s.order(), s.rows.out, s.columns.out});
   check_like(dy, "dy", x, "x");
   at::Tensor grad_weight = at::empty(weight_sizes(s), x.options());
-  if (grad_weight.numel() == 0) return grad_weight;
 
   params.x = x.const_data_ptr();
   params.x_strides = map_strides(x);

@@ -70,6 +70,8 @@ def check_filter_bank(weight, relaxed_weight, group: PointGroup, lifting: bool, 
             f"weight must have |P| = {group.order} relative elements of {group.name} in {layout}, "
             f"got shape {tuple(weight.shape)}"
         )
+    if 0 in weight.shape[: dim - 2]:
+        raise ValueError(f"weight must have at least one bank and field in {layout}, got shape {tuple(weight.shape)}")
     if weight.shape[-1] != weight.shape[-2] or weight.shape[-1] < 1:
         raise ValueError(f"weight must have a square kernel k x k in {layout}, got shape {tuple(weight.shape)}")
     if relaxed:

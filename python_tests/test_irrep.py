@@ -145,6 +145,9 @@ BAD_FPROP = [
     (TypeError, dict(weight=torch.ones(3, 2, 4, 3, 3).double()), "weight must have x's dtype Float, got Double"),
     (ValueError, dict(weight=torch.ones(3)), "weight must have 4 (lifting) or 5 (group convolution) dimensions"),
     (ValueError, dict(bias=torch.ones(4)), "bias must have shape [3], got [4]"),
+    (ValueError, dict(x=torch.ones(1, 0, 4, 5, 5), weight=torch.ones(3, 0, 4, 3, 3)), "must have at least one field, got 0 and 3"),
+    (ValueError, dict(dilation=[2**62, 2**62]), "dilation must be below 2^31"),
+    (ValueError, dict(stride=[2**40, 2**40]), "stride must be below 2^31"),
     (ValueError, dict(group="C3"), "group must be one of C1, C2, C4, D1, D2, D4, got 'C3'"),
     (ValueError, dict(stride=[0, 1]), "stride must be two numbers of at least 1, got [0, 1]"),
     (ValueError, dict(padding=[0]), "padding must be two numbers of at least 0, got [0]"),
@@ -164,7 +167,20 @@ def test_the_op_checks_its_own_arguments(error_type, changed, message):
     assert message in str(error.value)
 
 
+def test_a_stride_beyond_the_map(kind, group):
+    """One output pixel, in memory that does not grow with the stride; forward and backward."""
+    arguments = [a.requires_grad_() for a in cases.make(kind, group)]
+    results = []
+    for algorithm in ("irrep", "reference"):
+        y = cases.call(kind, arguments, group, algorithm=algorithm, stride=100000, padding=1)
+        assert y.shape[-2:] == (1, 1)
+        results.append([y, *torch.autograd.grad(y.square().sum(), arguments)])
+    for got, want in zip(*results):
+        assert torch.allclose(got, want, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("call, message", [
+    (lambda: ops.irrep_dgrad(torch.ones(1, 0, 4, 3, 3), torch.ones(0, 2, 4, 3, 3), "C4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have at least one bank, field and tap"),
     (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), "C4", [6, 5], [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 4, 3]"),
     (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 3, 3), "C4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must be [C_out, C_in, |P|, k, k]"),
     (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), "D4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have 8 relative elements"),

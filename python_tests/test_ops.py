@@ -39,6 +39,11 @@ BAD_CALLS = {
     "dimensions": (ValueError, dict(weight=torch.ones(3, 3)), "weight must have 4 (lifting) or 5"),
     "taps": (ValueError, dict(weight=torch.ones(1, 1, 4, 3, 2)), "weight must have k x k taps"),
     "order": (ValueError, dict(weight=torch.ones(1, 1, 3, 3, 3)), "weight must have 4 relative elements"),
+    "no bank": (
+        ValueError,
+        dict(weight=torch.ones(0, 1, 1, 4, 3, 3), relaxed_weight=torch.ones(0, 4)),
+        "weight must have at least one bank, field and tap, got shape [0, 1, 1, 4, 3, 3]",
+    ),
     "dtype": (TypeError, dict(weight=torch.ones(1, 1, 4, 3, 3, dtype=torch.int32)), "weight must be float64"),
     "relaxed shape": (
         ValueError,
