@@ -47,6 +47,12 @@ inline void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum) 
   TORCH_CHECK_VALUE(pair[0] <= INT32_MAX && pair[1] <= INT32_MAX, name, " must be below 2^31, got ", pair);
 }
 
+inline bool relaxes_input(std::string_view relax_on) {
+  TORCH_CHECK_VALUE(relax_on == "input" || relax_on == "output", "relax_on must be 'input' or 'output', got '",
+                    std::string(relax_on), "'");
+  return relax_on == "input";
+}
+
 inline void check_not_empty(const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.numel() > 0, "weight must have at least one bank, field and tap, got shape ", weight.sizes());
 }

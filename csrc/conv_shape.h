@@ -19,12 +19,36 @@
 
 namespace gconv {
 
-// One direction of space. Pixel i of the input stands at position spread·i + padding of a line of zeros; output pixel p
-// reads the positions stride·p + dilation·tap. (dgrad is an fprop whose spread is the stride; one of the two is always 1.)
+// One direction of space. Pixel i of the input stands at position i + padding of a line of zeros; output pixel p reads the
+// positions stride·p + position(tap).
+//
+// dgrad of a strided convolution, read as fprop, has every other pixel (spread − 1 of them) between two of its input's a
+// zero. Its output pixels of one phase, spread·p + phase, read no zeros but for whole taps: see phase().
 struct Axis {
-  int64_t in = 0, out = 0, stride = 1, padding = 0, dilation = 1, spread = 1;
+  int64_t in = 0, out = 0, stride = 1, padding = 0, dilation = 1, spread = 1, residue = 0;
 
-  int64_t reach(int64_t taps) const { return (out - 1) * stride + dilation * (taps - 1) + 1; }
+  // -1 where every output pixel reads a zero.
+  int64_t position(int64_t tap) const {
+    const int64_t at = residue + dilation * tap;
+    return at % spread == 0 ? at / spread : -1;
+  }
+  int64_t reach(int64_t taps) const {
+    int64_t last = 0;
+    for (int64_t tap = 0; tap < taps; ++tap) last = std::max(last, position(tap));
+    return (out - 1) * stride + last + 1;
+  }
+  // Of an axis with spread and stride 1, whose pixel i stands at spread·i + padding: the output pixels spread·p + phase.
+  Axis phase(int64_t phase, int64_t taps) const {
+    Axis part = *this;
+    part.out = out > phase ? (out - phase - 1) / spread + 1 : 0;
+    const int64_t start = phase - padding;
+    int64_t first = 0;
+    for (int64_t tap = taps - 1; tap >= 0; --tap)
+      if ((start + dilation * tap) % spread == 0) first = (start + dilation * tap) / spread;
+    part.padding = -first;
+    part.residue = start - spread * first;
+    return part;
+  }
 };
 
 struct ConvShape {
@@ -50,12 +74,26 @@ struct Orbit {
   int stabiliser;  // elements that leave the pair alone
 };
 
+// The position of a tap in both directions; row -1 where every output pixel reads a zero.
+struct Position {
+  int64_t row, column;
+};
+
+inline Position tap_position(const ConvShape& shape, int tap) {
+  const Position at{shape.rows.position(tap / shape.size), shape.columns.position(tap % shape.size)};
+  return at.row < 0 || at.column < 0 ? Position{-1, -1} : at;
+}
+
+// Without those that read nothing but zeros.
 inline std::vector<Orbit> orbits(const ConvShape& shape) {
   std::vector<Orbit> found;
   std::vector<bool> seen(shape.taps());
   for (int tap = 0; tap < shape.taps(); ++tap) {
     if (!shape.lifting) {
-      found.push_back({tap, 1});
+      bool reads = false;
+      for (int g = 0; g < shape.order(); ++g)
+        reads |= tap_position(shape, moved_tap(shape.group->matrices[g], tap, shape.size)).row >= 0;
+      if (reads) found.push_back({tap, 1});
     } else if (!seen[tap]) {
       int stabiliser = 0;
       for (int g = 0; g < shape.order(); ++g) {

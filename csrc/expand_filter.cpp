@@ -14,11 +14,7 @@ namespace {
 // Below this many numbers a thread costs more than it saves.
 constexpr int64_t kNumbersPerThread = 32768;
 
-RelaxOn parse_relax_on(std::string_view relax_on) {
-  TORCH_CHECK_VALUE(relax_on == "input" || relax_on == "output", "relax_on must be 'input' or 'output', got '",
-                    std::string(relax_on), "'");
-  return relax_on == "input" ? RelaxOn::Input : RelaxOn::Output;
-}
+RelaxOn parse_relax_on(std::string_view relax_on) { return relaxes_input(relax_on) ? RelaxOn::Input : RelaxOn::Output; }
 
 FilterShape filter_shape(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                          std::string_view group_name, RelaxOn relax_on) {

@@ -19,12 +19,19 @@ MapStrides map_strides(const at::Tensor& map) {
   return {map.stride(0), map.stride(1), dim == 5 ? map.stride(2) : 0, map.stride(dim - 2), map.stride(dim - 1)};
 }
 
+// Whether a map lies as rows of pixels, not as pixels of numbers. One field alone has the strides of either; PyTorch lets
+// those of channels_last mean it.
+bool lies_in_rows(const at::Tensor& map) {
+  const int64_t field = map.stride(1), column = map.stride(-1);
+  return field == 0 || field > column || (field == column && (map.size(1) > 1 || map.size(-1) * map.size(-2) == 1));
+}
+
 // A new map [B, C, |P|, H, W] in the memory format of `like`: rows of pixels, or pixels of numbers (fields and elements in
 // the order in which `like` has them).
 at::Tensor empty_map_like(const at::Tensor& like, int64_t fields, int64_t elements, int64_t height, int64_t width) {
   const int64_t batch = like.size(0);
   const int64_t sizes[] = {batch, fields, elements, height, width};
-  if (like.stride(1) == 0 || like.stride(1) >= like.stride(-1)) return at::empty(sizes, like.options());
+  if (lies_in_rows(like)) return at::empty(sizes, like.options());
   if (like.dim() == 5 && like.stride(2) > like.stride(-1)) {  // channels_last_3d: B, |P|, H, W, C
     const int64_t strides[] = {elements * height * width * fields, 1, height * width * fields, width * fields, fields};
     return at::empty_strided(sizes, strides, like.options());
@@ -84,11 +91,24 @@ ConvShape conv_shape(const at::Tensor& x, std::string_view group, int64_t out_fi
   return shape;
 }
 
-std::vector<int64_t> weight_sizes(const ConvShape& shape) {
+std::vector<int64_t> weight_sizes(const ConvShape& shape, int64_t banks) {
   std::vector<int64_t> sizes{shape.groups * shape.out_fields, shape.in_fields};
+  if (banks) sizes.insert(sizes.begin(), banks);
   if (!shape.lifting) sizes.push_back(shape.order());
   sizes.insert(sizes.end(), {shape.size, shape.size});
   return sizes;
+}
+
+// L, or 0 of a strict convolution.
+int64_t checked_banks(const std::optional<at::Tensor>& relaxed_weight, std::string_view group, bool lifting, bool relax_input,
+                      const at::Tensor& like, const char* like_name) {
+  if (!relaxed_weight) return 0;
+  TORCH_CHECK_VALUE(!(lifting && relax_input), "relax_on='input' needs a group axis on the input; a lifting convolution has none");
+  TORCH_CHECK_VALUE(relaxed_weight->dim() == 2 && relaxed_weight->size(0) > 0, "relaxed_weight must be [L, |P|] with L at least 1, got shape ",
+                    relaxed_weight->sizes());
+  check_shape(*relaxed_weight, "relaxed_weight", {relaxed_weight->size(0), checked_group(group)->order});
+  check_like(*relaxed_weight, "relaxed_weight", like, like_name);
+  return relaxed_weight->size(0);
 }
 
 void run_fprop(const cpu::IrrepFpropParams& params) {
@@ -104,26 +124,34 @@ void run_fprop(const cpu::IrrepFpropParams& params) {
 
 }  // namespace
 
-at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                           std::string_view group, at::IntArrayRef stride, at::IntArrayRef padding,
-                           at::IntArrayRef dilation, int64_t groups, bool relu) {
-  TORCH_CHECK_VALUE(weight.dim() >= 4, "weight must have 4 (lifting) or 5 (group convolution) dimensions, got shape ", weight.sizes());
+at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
+                           const std::optional<at::Tensor>& bias, std::string_view group, std::string_view relax_on,
+                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool relu) {
+  const int64_t bank_axis = relaxed_weight ? 1 : 0;
+  TORCH_CHECK_VALUE(weight.dim() >= 4 + bank_axis, "weight must have ", 4 + bank_axis, " (lifting) or ", 5 + bank_axis,
+                    " (group convolution) dimensions", bank_axis ? " with a relaxed_weight" : "", ", got shape ", weight.sizes());
+  const int64_t out_fields = weight.size(bank_axis);
   cpu::IrrepFpropParams params;
   params.type = scalar_type(x, "x");
-  params.shape = conv_shape(x, group, weight.size(0), weight.size(-1), {stride, padding, dilation}, groups);
+  params.shape = conv_shape(x, group, out_fields, weight.size(-1), {stride, padding, dilation}, groups);
+  params.relax_input = relaxes_input(relax_on) && relaxed_weight;
   const ConvShape& s = params.shape;
-  check_shape(weight, "weight", weight_sizes(s));
+  const int64_t banks = checked_banks(relaxed_weight, group, s.lifting, params.relax_input, x, "x");
+  params.banks = std::max<int64_t>(1, banks);
+  check_shape(weight, "weight", weight_sizes(s, banks));
   check_like(weight, "weight", x, "x");
   if (bias) {
-    check_shape(*bias, "bias", {weight.size(0)});
+    check_shape(*bias, "bias", {out_fields});
     check_like(*bias, "bias", x, "x");
   }
+  const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
   const at::Tensor weight_c = weight.contiguous(), bias_c = bias ? bias->contiguous() : at::Tensor();
-  at::Tensor y = empty_map_like(x, weight.size(0), s.order(), s.rows.out, s.columns.out);
+  at::Tensor y = empty_map_like(x, out_fields, s.order(), s.rows.out, s.columns.out);
 
   params.x = x.const_data_ptr();
   params.x_strides = map_strides(x);
   params.weight = weight_c.const_data_ptr();
+  params.relaxed_weight = banks ? relaxed_weight_c.const_data_ptr() : nullptr;
   params.bias = bias ? bias_c.const_data_ptr() : nullptr;
   params.relu = relu;
   params.y = y.mutable_data_ptr();
@@ -133,19 +161,26 @@ at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const 
 }
 
 // <dy, fprop(x, ψ)> = <dx, x> makes dx an fprop of dy over the same group, with spread = stride, padding' = dilation (k − 1) −
-// padding and ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b].
-at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, std::string_view group,
-                           at::IntArrayRef input_size, at::IntArrayRef stride, at::IntArrayRef padding,
-                           at::IntArrayRef dilation, int64_t groups) {
-  TORCH_CHECK_VALUE(weight.dim() == 5 && weight.size(-1) == weight.size(-2), "weight must be [C_out, C_in, |P|, k, k], got shape ", weight.sizes());
+// padding, ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b], and relaxed on the other side.
+at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
+                           std::string_view group, std::string_view relax_on, at::IntArrayRef input_size, at::IntArrayRef stride,
+                           at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  const int64_t bank_axis = relaxed_weight ? 1 : 0;
+  TORCH_CHECK_VALUE(weight.dim() == 5 + bank_axis && weight.size(-1) == weight.size(-2), "weight must be [", bank_axis ? "L, " : "",
+                    "C_out, C_in, |P|, k, k], got shape ", weight.sizes());
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   check_pair(input_size, "input_size", 1);
   const int64_t size = weight.size(-1), order = checked_group(group)->order, taps = size * size;
-  TORCH_CHECK_VALUE(groups >= 1 && weight.size(0) % groups == 0, "groups must divide the ", weight.size(0), " output fields, got ", groups);
-  TORCH_CHECK_VALUE(weight.size(2) == order, "weight must have ", order, " relative elements in dimension 2, got shape ", weight.sizes());
+  const int64_t out_fields = weight.size(bank_axis), in_fields = weight.size(bank_axis + 1);  // of the convolution
+  TORCH_CHECK_VALUE(groups >= 1 && out_fields % groups == 0, "groups must divide the ", out_fields, " output fields, got ", groups);
+  TORCH_CHECK_VALUE(weight.size(-3) == order, "weight must have ", order, " relative elements in dimension ", 2 + bank_axis,
+                    ", got shape ", weight.sizes());
   check_not_empty(weight);
   check_taps(size);
   check_like(weight, "weight", dy, "dy");
+  const bool relax_input = relaxes_input(relax_on);
+  const int64_t banks = checked_banks(relaxed_weight, group, false, relax_input, dy, "dy");
+  TORCH_CHECK_VALUE(!banks || weight.size(0) == banks, "relaxed_weight must weigh the ", weight.size(0), " banks of weight, got ", banks);
   const Geometry geometry{stride, padding, dilation};
   geometry.check();
 
@@ -155,23 +190,25 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, std::
   s.group = checked_group(group);
   s.batch = dy.size(0);
   s.groups = groups;
-  s.in_fields = weight.size(0) / groups;
-  s.out_fields = weight.size(1);
+  s.in_fields = out_fields / groups;
+  s.out_fields = in_fields;
   s.size = static_cast<int>(size);
   const Axis forward[] = {geometry.axis(0, input_size[0], size), geometry.axis(1, input_size[1], size)};
   Axis* axes[] = {&s.rows, &s.columns};
   for (int i = 0; i < 2; ++i) {
     axes[i]->in = forward[i].out;
     axes[i]->out = forward[i].in;
-    axes[i]->spread = stride[i];
+    axes[i]->spread = forward[i].stride;
     axes[i]->padding = dilation[i] * (size - 1) - padding[i];
     axes[i]->dilation = dilation[i];
   }
-  check_shape(dy, "dy", {dy.size(0), weight.size(0), order, s.rows.in, s.columns.in});
+  check_shape(dy, "dy", {dy.size(0), out_fields, order, s.rows.in, s.columns.in});
 
   // ψ' as bytes of one width: only positions change.
   const at::Tensor weight_c = weight.contiguous();
-  at::Tensor reindexed = at::empty({groups * s.out_fields, s.in_fields, order, size, size}, weight.options());
+  const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
+  params.banks = std::max<int64_t>(1, banks);
+  at::Tensor reindexed = at::empty({params.banks, groups * s.out_fields, s.in_fields, order, size, size}, weight.options());
   std::vector<int64_t> from(order * taps);
   for (int a = 0; a < order; ++a)
     for (int b = 0; b < taps; ++b) {
@@ -182,12 +219,14 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, std::
     using Number = decltype(number);
     const Number* old = static_cast<const Number*>(weight_c.const_data_ptr());
     Number* to = static_cast<Number*>(reindexed.mutable_data_ptr());
-    const int64_t block = order * taps;
-    at::parallel_for(0, groups * s.out_fields, 1 + 16384 / (1 + s.in_fields * block), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c)
+    const int64_t block = order * taps, fields = groups * s.out_fields;
+    at::parallel_for(0, params.banks * fields, 1 + 16384 / (1 + s.in_fields * block), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
         for (int64_t o = 0; o < s.in_fields; ++o) {
-          const Number* bank = old + ((c / s.out_fields * s.in_fields + o) * s.out_fields + c % s.out_fields) * block;
-          for (int64_t i = 0; i < block; ++i) to[(c * s.in_fields + o) * block + i] = bank[from[i]];
+          const int64_t bank = i / fields, c = i % fields;
+          const int64_t in_block = (c / s.out_fields * s.in_fields + o) * s.out_fields + c % s.out_fields;
+          const Number* taps_of_bank = old + (bank * out_fields * in_fields + in_block) * block;
+          for (int64_t j = 0; j < block; ++j) to[(i * s.in_fields + o) * block + j] = taps_of_bank[from[j]];
         }
     });
   };
@@ -202,14 +241,17 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, std::
   params.x = dy.const_data_ptr();
   params.x_strides = map_strides(dy);
   params.weight = reindexed.const_data_ptr();
+  params.relaxed_weight = banks ? relaxed_weight_c.const_data_ptr() : nullptr;
+  params.relax_input = banks && !relax_input;
   params.y = dx.mutable_data_ptr();
   params.y_strides = map_strides(dx);
   run_fprop(params);
   return dx;
 }
 
-at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, std::string_view group, int64_t kernel_size,
-                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, const std::optional<at::Tensor>& relaxed_weight,
+                           std::string_view group, std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
+                           at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   cpu::IrrepWgradParams params;
   params.type = scalar_type(x, "x");
@@ -217,16 +259,26 @@ at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, std::strin
   const ConvShape& s = params.shape;
   check_shape(dy, "dy", {s.batch, dy.size(1), s.order(), s.rows.out, s.columns.out});
   check_like(dy, "dy", x, "x");
-  at::Tensor grad_weight = at::empty(weight_sizes(s), x.options());
+  const bool relax_input = relaxes_input(relax_on);
+  const int64_t banks = checked_banks(relaxed_weight, group, s.lifting, relax_input && relaxed_weight, x, "x");
+  const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
+  at::Tensor grad_weight = at::empty(weight_sizes(s, banks), x.options());
 
   params.x = x.const_data_ptr();
   params.x_strides = map_strides(x);
   params.dy = dy.const_data_ptr();
   params.dy_strides = map_strides(dy);
-  params.grad_weight = grad_weight.mutable_data_ptr();
-  const auto plan = cpu::plan_irrep_wgrad(params);
-  at::parallel_for(0, plan->units(), 1, [&](int64_t begin, int64_t end) { plan->run(begin, end); });
-  plan->finish();
+  const int64_t bank_bytes = grad_weight.nbytes() / std::max<int64_t>(1, banks), row_bytes = s.order() * x.element_size();
+  for (int64_t bank = 0; bank < std::max<int64_t>(1, banks); ++bank) {
+    if (banks) {
+      const void* w = static_cast<const char*>(relaxed_weight_c.const_data_ptr()) + bank * row_bytes;
+      (relax_input ? params.x_scale : params.dy_scale) = w;
+    }
+    params.grad_weight = static_cast<char*>(grad_weight.mutable_data_ptr()) + bank * bank_bytes;
+    const auto plan = cpu::plan_irrep_wgrad(params);
+    at::parallel_for(0, plan->units(), 1, [&](int64_t begin, int64_t end) { plan->run(begin, end); });
+    plan->finish();
+  }
   return grad_weight;
 }
 

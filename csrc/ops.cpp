@@ -11,14 +11,14 @@ TORCH_LIBRARY(gconv_ext, m) {
       "expand_filter_backward(Tensor grad_filter, Tensor weight, Tensor? relaxed_weight, str group, str relax_on, "
       "bool[2] output_mask) -> (Tensor grad_weight, Tensor grad_relaxed_weight)");
   m.def(
-      "irrep_fprop(Tensor x, Tensor weight, Tensor? bias, str group, int[] stride, int[] padding, int[] dilation, "
-      "int groups, bool relu) -> Tensor");
+      "irrep_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, str group, str relax_on, int[] stride, "
+      "int[] padding, int[] dilation, int groups, bool relu) -> Tensor");
   m.def(
-      "irrep_dgrad(Tensor dy, Tensor weight, str group, SymInt[] input_size, int[] stride, int[] padding, int[] dilation, "
-      "int groups) -> Tensor");
+      "irrep_dgrad(Tensor dy, Tensor weight, Tensor? relaxed_weight, str group, str relax_on, SymInt[] input_size, "
+      "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
   m.def(
-      "irrep_wgrad(Tensor x, Tensor dy, str group, int kernel_size, int[] stride, int[] padding, int[] dilation, "
-      "int groups) -> Tensor");
+      "irrep_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, str group, str relax_on, int kernel_size, int[] stride, "
+      "int[] padding, int[] dilation, int groups) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {

@@ -83,9 +83,8 @@ def _run_dense(call: Convolution) -> Tensor:
 
 
 def _run_irrep(call: Convolution) -> Tensor:
-    options = autograd.ConvOptions(call.group.name, *call.planar_options)
-    relu = call.activation == "relu"
-    return irrep.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.relax_on, relu, options)
+    options = autograd.ConvOptions(call.group.name, call.relax_on, *call.planar_options)
+    return irrep.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.activation == "relu", options)
 
 
 _RUN = {"reference": _run_reference, "dense": _run_dense, "irrep": _run_irrep}
@@ -129,8 +128,7 @@ def _sizes(call: Convolution) -> _Sizes:
         for n, s, p, d in zip(call.x.shape[-2:], call.stride, call.padding, call.dilation)
     )
     read = in_fields * (1 if call.lifting else order) * call.x.shape[-2] * call.x.shape[-1] / (height * width)
-    rows = call.x.stride(1) == 0 or call.x.stride(1) >= call.x.stride(-1)
-    return _Sizes(order, out_fields, in_fields, size**2, height, width, read, out_fields * order, rows)
+    return _Sizes(order, out_fields, in_fields, size**2, height, width, read, out_fields * order, ops.lies_in_rows(call.x))
 
 
 def dense_cost(call: Convolution) -> float:

@@ -9,7 +9,9 @@ The expansion F = E(ψ, w) is linear in the filter bank ψ and in the relaxed we
 
 the derivatives of all three are again E, A and B.  One op computes A and B together.
 
-The irrep algorithm's convolution y = fprop(x, ψ) likewise: <fprop(x, ψ), dy> = <x, dgrad(dy, ψ)> = <ψ, wgrad(x, dy)>.
+The irrep algorithm's convolution y = fprop(x, ψ, w) likewise:
+
+    <fprop(x, ψ, w), dy> = <x, dgrad(dy, ψ, w)> = <ψ, wgrad(x, dy, w)> = <w, rgrad(x, ψ, dy)>.
 """
 
 from __future__ import annotations
@@ -95,9 +97,10 @@ def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: str, rel
 
 
 class ConvOptions(NamedTuple):
-    """What the three passes of a convolution share besides their tensors."""
+    """What the passes of a convolution share besides their tensors."""
 
     group: str
+    relax_on: str
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
@@ -108,83 +111,90 @@ class ConvOptions(NamedTuple):
 
 
 class IrrepFprop(torch.autograd.Function):
-    """fprop(x, ψ) + bias, and ReLU of that when asked: x, weight, bias or None, relu, then ConvOptions -> y."""
+    """fprop(x, ψ, w) + bias, and ReLU of that when asked: x, weight, relaxed_weight or None, bias or None, relu, then
+    ConvOptions -> y."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, weight, bias, relu, group, stride, padding, dilation, groups):
-        return ops.irrep_fprop(x, weight, bias, group, stride, padding, dilation, groups, relu)
+    def forward(x, weight, relaxed_weight, bias, relu, group, relax_on, stride, padding, dilation, groups):
+        return ops.irrep_fprop(x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups, relu)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, _, ctx.relu, *ctx.options = inputs
-        ctx.save_for_backward(x, weight, output if ctx.relu else None)
+        x, weight, relaxed_weight, _, ctx.relu, *ctx.options = inputs
+        ctx.save_for_backward(x, weight, relaxed_weight, output if ctx.relu else None)
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight, y = ctx.saved_tensors
+        x, weight, relaxed_weight, y = ctx.saved_tensors
         if ctx.relu:
             dy = torch.ops.aten.threshold_backward(dy, y, 0)
-        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-        dx = irrep_dgrad(dy, weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
-        dweight = IrrepWgrad.apply(x, dy, weight.shape[-1], *ctx.options) if need_weight else None
-        return dx, dweight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 6
+        need_x, need_weight, need_relaxed_weight, need_bias = ctx.needs_input_grad[:4]
+        dx = irrep_dgrad(dy, weight, relaxed_weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
+        dweight = IrrepWgrad.apply(x, dy, relaxed_weight, weight.shape[-1], *ctx.options) if need_weight else None
+        drelaxed_weight = irrep_rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
+        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 7
 
 
 class IrrepDgrad(torch.autograd.Function):
-    """dgrad(dy, ψ) of a group convolution: dy, weight, (height, width) of the input, then ConvOptions -> dx."""
+    """dgrad(dy, ψ, w) of a group convolution: dy, weight, relaxed_weight or None, (height, width) of the input, then
+    ConvOptions -> dx."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, weight, input_size, group, stride, padding, dilation, groups):
-        return ops.irrep_dgrad(dy, weight, group, input_size, stride, padding, dilation, groups)
+    def forward(dy, weight, relaxed_weight, input_size, group, relax_on, stride, padding, dilation, groups):
+        return ops.irrep_dgrad(dy, weight, relaxed_weight, group, relax_on, input_size, stride, padding, dilation, groups)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, weight, _, *ctx.options = inputs
-        ctx.save_for_backward(dy, weight)
+        dy, weight, relaxed_weight, _, *ctx.options = inputs
+        ctx.save_for_backward(dy, weight, relaxed_weight)
 
     @staticmethod
     def backward(ctx, grad_dx):
-        dy, weight = ctx.saved_tensors
-        d_dy = IrrepFprop.apply(grad_dx, weight, None, False, *ctx.options) if ctx.needs_input_grad[0] else None
-        d_weight = IrrepWgrad.apply(grad_dx, dy, weight.shape[-1], *ctx.options) if ctx.needs_input_grad[1] else None
-        return d_dy, d_weight, *(None,) * 6
+        dy, weight, relaxed_weight = ctx.saved_tensors
+        need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
+        d_dy = IrrepFprop.apply(grad_dx, weight, relaxed_weight, None, False, *ctx.options) if need_dy else None
+        d_weight = IrrepWgrad.apply(grad_dx, dy, relaxed_weight, weight.shape[-1], *ctx.options) if need_weight else None
+        d_relaxed_weight = irrep_rgrad(grad_dx, weight, dy, *ctx.options) if need_relaxed_weight else None
+        return d_dy, d_weight, d_relaxed_weight, *(None,) * 7
 
 
 class IrrepWgrad(torch.autograd.Function):
-    """wgrad(x, dy): x, dy, kernel size, then ConvOptions -> gradient of the weight."""
+    """wgrad(x, dy, w): x, dy, relaxed_weight or None, kernel size, then ConvOptions -> gradient of the weight."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, dy, kernel_size, group, stride, padding, dilation, groups):
-        return ops.irrep_wgrad(x, dy, group, kernel_size, stride, padding, dilation, groups)
+    def forward(x, dy, relaxed_weight, kernel_size, group, relax_on, stride, padding, dilation, groups):
+        return ops.irrep_wgrad(x, dy, relaxed_weight, group, relax_on, kernel_size, stride, padding, dilation, groups)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, dy, _, *ctx.options = inputs
-        ctx.save_for_backward(x, dy)
+        x, dy, relaxed_weight, _, *ctx.options = inputs
+        ctx.save_for_backward(x, dy, relaxed_weight)
 
     @staticmethod
     def backward(ctx, grad_weight):
-        x, dy = ctx.saved_tensors
-        d_x = irrep_dgrad(dy, grad_weight, tuple(x.shape[-2:]), *ctx.options) if ctx.needs_input_grad[0] else None
-        d_dy = IrrepFprop.apply(x, grad_weight, None, False, *ctx.options) if ctx.needs_input_grad[1] else None
-        return d_x, d_dy, *(None,) * 6
+        x, dy, relaxed_weight = ctx.saved_tensors
+        need_x, need_dy, need_relaxed_weight = ctx.needs_input_grad[:3]
+        d_x = irrep_dgrad(dy, grad_weight, relaxed_weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
+        d_dy = IrrepFprop.apply(x, grad_weight, relaxed_weight, None, False, *ctx.options) if need_dy else None
+        d_relaxed_weight = irrep_rgrad(x, grad_weight, dy, *ctx.options) if need_relaxed_weight else None
+        return d_x, d_dy, d_relaxed_weight, *(None,) * 7
 
 
-def irrep_dgrad(dy: Tensor, weight: Tensor, input_size: tuple[int, int], *options) -> Tensor:
+def irrep_dgrad(dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, input_size: tuple[int, int], *options) -> Tensor:
     """dgrad of a lifting or group convolution, differentiable.
 
     The gradient to an image has no group axis for the irreps to act on, so there the dense form is as short as any.
     """
-    if weight.dim() == 5:
-        return IrrepDgrad.apply(dy, weight, input_size, *options)
-    group, stride, padding, dilation, groups = options
-    filter = expand_filter(weight, None, group, "output")
+    if weight.dim() == 5 + (relaxed_weight is not None):
+        return IrrepDgrad.apply(dy, weight, relaxed_weight, input_size, *options)
+    group, relax_on, stride, padding, dilation, groups = options
+    filter = expand_filter(weight, relaxed_weight, group, relax_on)
     missing = [
         n - ((m - 1) * s - 2 * p + d * (weight.shape[-1] - 1) + 1)
         for n, m, s, p, d in zip(input_size, dy.shape[-2:], stride, padding, dilation)
@@ -192,7 +202,31 @@ def irrep_dgrad(dy: Tensor, weight: Tensor, input_size: tuple[int, int], *option
     return F.conv_transpose2d(dy.flatten(1, 2), filter, None, stride, padding, missing, groups, dilation)
 
 
-def irrep_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, options: ConvOptions) -> Tensor:
-    """The irrep algorithm's lifting or group convolution, then ReLU if asked, in one pass; differentiable to every order.
-    Shapes as in functional."""
-    return IrrepFprop.apply(x, weight, bias, relu, *options)
+def irrep_rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
+    """Gradient of <fprop(x, ψ, w), dy> to the relaxed weights w [L, |P|], differentiable.
+
+    On the output it is Σ dy · fprop(x, ψ_l), on the input Σ x · dgrad(dy, ψ_l): a strict convolution in which the L banks lie
+    side by side in the fields.
+    """
+    relax_on, groups, banks = options[1], options[-1], weight.shape[0]
+    dtype = x.dtype
+    if dtype in (torch.bfloat16, torch.float16):  # sums are formed in float32
+        x, weight, dy = x.float(), weight.float(), dy.float()
+    if relax_on == "input":
+        weight = weight.movedim(0, 1).flatten(1, 2)
+        by_bank = irrep_dgrad(dy, weight, None, tuple(x.shape[-2:]), *options).unflatten(1, (groups, banks, -1))
+        product = by_bank * x.unflatten(1, (groups, 1, -1))
+    else:
+        # [L, groups · O', …] -> [groups · L · O', …]: the banks of a block of fields stay in their block.
+        weight = weight.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
+        by_bank = IrrepFprop.apply(x, weight, None, None, False, *options).unflatten(1, (groups, banks, -1))
+        product = by_bank * dy.unflatten(1, (groups, 1, -1))
+    return product.sum((0, 1, 3, 5, 6)).to(dtype)
+
+
+def irrep_conv2d(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, options: ConvOptions
+) -> Tensor:
+    """The irrep algorithm's lifting or group convolution, strict or relaxed, then ReLU if asked, in one pass; differentiable
+    to every order.  Shapes as in functional."""
+    return IrrepFprop.apply(x, weight, relaxed_weight, bias, relu, *options)

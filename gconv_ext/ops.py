@@ -61,33 +61,42 @@ def expand_filter_backward(
 
 
 def irrep_fprop(
-    x: Tensor, weight: Tensor, bias: Tensor | None, group: str, stride: list[int], padding: list[int], dilation: list[int],
-    groups: int, relu: bool,
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, group: str, relax_on: str,
+    stride: list[int], padding: list[int], dilation: list[int], groups: int, relu: bool,
 ) -> Tensor:  # fmt: skip
     """The op gconv_ext::irrep_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional."""
-    return torch.ops.gconv_ext.irrep_fprop(x, weight, bias, group, stride, padding, dilation, groups, relu)
+    options = (group, relax_on, stride, padding, dilation, groups, relu)
+    return torch.ops.gconv_ext.irrep_fprop(x, weight, relaxed_weight, bias, *options)
 
 
 def irrep_dgrad(
-    dy: Tensor, weight: Tensor, group: str, input_size: list[int], stride: list[int], padding: list[int],
-    dilation: list[int], groups: int,
+    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, input_size: list[int],
+    stride: list[int], padding: list[int], dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
     """The op gconv_ext::irrep_dgrad: the gradient to the input of a group convolution."""
-    return torch.ops.gconv_ext.irrep_dgrad(dy, weight, group, input_size, stride, padding, dilation, groups)
+    options = (group, relax_on, input_size, stride, padding, dilation, groups)
+    return torch.ops.gconv_ext.irrep_dgrad(dy, weight, relaxed_weight, *options)
 
 
 def irrep_wgrad(
-    x: Tensor, dy: Tensor, group: str, kernel_size: int, stride: list[int], padding: list[int], dilation: list[int],
-    groups: int,
+    x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, kernel_size: int, stride: list[int],
+    padding: list[int], dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
     """The op gconv_ext::irrep_wgrad: the gradient to the weight of a lifting or group convolution."""
-    return torch.ops.gconv_ext.irrep_wgrad(x, dy, group, kernel_size, stride, padding, dilation, groups)
+    options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
+    return torch.ops.gconv_ext.irrep_wgrad(x, dy, relaxed_weight, *options)
+
+
+def lies_in_rows(map: Tensor) -> bool:
+    """Whether a map [B, C, (|P|,) H, W] lies as rows of pixels, not as pixels of numbers, as csrc/irrep.cpp sees it."""
+    field, column = map.stride(1), map.stride(-1)
+    return field == 0 or field > column or (field == column and (map.shape[1] > 1 or map.shape[-1] * map.shape[-2] == 1))
 
 
 def _empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
     """A new map in the memory format of `like`, as csrc/irrep.cpp makes it."""
     sizes = (like.shape[0], fields, elements, height, width)
-    if like.stride(1) == 0 or like.stride(1) >= like.stride(-1):
+    if lies_in_rows(like):
         return like.new_empty(sizes)
     if like.dim() == 5 and like.stride(2) > like.stride(-1):
         plane = height * width * fields
@@ -112,20 +121,21 @@ if _missing_reason is None:
         return grad_weight, grad_relaxed_weight
 
     @torch.library.register_fake("gconv_ext::irrep_fprop")
-    def _(x, weight, bias, group, stride, padding, dilation, groups, relu):
+    def _(x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups, relu):
         size = [
             (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
             for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
         ]
-        return _empty_map_like(x, weight.shape[0], as_group(group).order, *size)
+        return _empty_map_like(x, weight.shape[relaxed_weight is not None], as_group(group).order, *size)
 
     @torch.library.register_fake("gconv_ext::irrep_dgrad")
-    def _(dy, weight, group, input_size, stride, padding, dilation, groups):
-        return _empty_map_like(dy, weight.shape[1] * groups, dy.shape[2], *input_size)
+    def _(dy, weight, relaxed_weight, group, relax_on, input_size, stride, padding, dilation, groups):
+        return _empty_map_like(dy, weight.shape[1 + (relaxed_weight is not None)] * groups, dy.shape[2], *input_size)
 
     @torch.library.register_fake("gconv_ext::irrep_wgrad")
-    def _(x, dy, group, kernel_size, stride, padding, dilation, groups):
-        return x.new_empty((dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
+    def _(x, dy, relaxed_weight, group, relax_on, kernel_size, stride, padding, dilation, groups):
+        banks = () if relaxed_weight is None else relaxed_weight.shape[:1]
+        return x.new_empty((*banks, dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
 
     def _map_over(op):
         """A batching rule that calls `op` once for each index of the mapped dimension and stacks the results."""

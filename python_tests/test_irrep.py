@@ -50,11 +50,11 @@ def test_equivariance_to_the_bit(convolution):
     for g in range(group.order):
         assert torch.equal(cases.call(kind, [moved(x, group, g), weight, bias], group, algorithm="irrep", **planar), moved(y, group, g))
     if kind == "group":
-        options = ConvOptions(group.name, *((value,) * 2 for value in planar.values()), 1)
-        dx = IrrepDgrad.apply(y, weight, tuple(x.shape[-2:]), *options)
+        options = ConvOptions(group.name, "output", *((value,) * 2 for value in planar.values()), 1)
+        dx = IrrepDgrad.apply(y, weight, None, tuple(x.shape[-2:]), *options)
         for g in range(group.order):
             size = tuple(moved(x, group, g).shape[-2:])
-            assert torch.equal(IrrepDgrad.apply(moved(y, group, g), weight, size, *options), moved(dx, group, g))
+            assert torch.equal(IrrepDgrad.apply(moved(y, group, g), weight, None, size, *options), moved(dx, group, g))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,26 +72,38 @@ def test_a_deep_network_is_exact(group, dtype):
     assert error.worst == 0 and error.eq14.max() == 0
 
 
-def maps(kind, group, **made):
-    x, *rest = cases.make(kind, group, dtype=torch.float32, size=(9, 8), **made)
-    return x, rest
+# Narrow and wide maps, few and many fields: squares of every size are transposed, with and without a rest.
+@pytest.mark.parametrize("in_fields, out_fields, size", [(3, 5, (9, 8)), (1, 3, (3, 3)), (17, 22, (8, 35)), (4, 16, (6, 5))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_memory_format_of_the_input_is_kept(kind, group, in_fields, out_fields, size, dtype):
+    """Formats: rows of pixels; fields last; elements last, then fields.  Forward and backward, the same bits in all of them."""
+    x, *rest = cases.make(kind, group, dtype=dtype, in_fields=in_fields, out_fields=out_fields, size=size)
 
+    def formats(map):
+        planes = map if map.dim() == 4 else map.flatten(1, 2)
+        elements_last = planes.clone(memory_format=torch.channels_last)
+        yield map
+        yield elements_last if map.dim() == 4 else elements_last.unflatten(1, map.shape[1:3])
+        if map.dim() == 5:
+            yield map.clone(memory_format=torch.channels_last_3d)
 
-@pytest.mark.parametrize("algorithm", ["irrep"])
-def test_the_memory_format_of_the_input_is_kept(kind, group, algorithm):
-    x, rest = maps(kind, group, in_fields=3)
-    want = cases.call(kind, [x, *rest], group, padding=1, algorithm=algorithm)
-    assert want.is_contiguous()
-    if "relaxed" in kind:
-        return
-    if cases.is_lifting(kind):
-        y = cases.call(kind, [x.clone(memory_format=torch.channels_last), *rest], group, padding=1, algorithm=algorithm)
-        assert y.flatten(1, 2).is_contiguous(memory_format=torch.channels_last)
-    else:
-        y = cases.call(kind, [x.contiguous(memory_format=torch.channels_last_3d), *rest], group, padding=1, algorithm=algorithm)
-        if group.order > 1:
-            assert y.is_contiguous(memory_format=torch.channels_last_3d)
-    assert torch.equal(y, want)
+    want = cases.call(kind, [x, *rest], group, padding=1, algorithm="irrep")
+    strides = [map.stride() for map in formats(want)]
+    results = []
+    for index, map in enumerate(formats(x)):
+        arguments = [a.detach().requires_grad_() for a in (map, *rest)]
+        y = cases.call(kind, arguments, group, padding=1, algorithm="irrep")
+        assert y.stride() == strides[index] or group.order == 1  # an axis of one element has any stride
+        assert torch.equal(y, want)
+        dy = list(formats(torch.ones_like(want)))[index]
+        results.append(torch.autograd.grad(y, arguments, dy))
+    if dtype == torch.float64:  # dy in another format than x's is read as well
+        arguments = [a.detach().requires_grad_() for a in (x, *rest)]
+        y = cases.call(kind, arguments, group, padding=1, algorithm="irrep")
+        results.append(torch.autograd.grad(y, arguments, dy))
+    for other in results[1:]:
+        assert torch.equal(results[0][1], other[1])
+        assert all(torch.allclose(a, b, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-3) for a, b in zip(results[0], other))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -107,33 +119,37 @@ def test_results_do_not_depend_on_threads(kind, group, batch):
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
-        # The gradient of relaxed weights is PyTorch's own sum, which may depend on threads.
+        # The gradient of relaxed weights ends in a sum of PyTorch's own, which may depend on threads.
         same = [torch.equal(a, b) for a, b in zip(results[0][:3], other[:3])]
         assert all(same), same
 
 
 def op_arguments(kind, group, dtype=torch.float32):
     x, weight, bias = cases.make(kind, group, in_fields=4, groups=2, out_fields=6, size=(7, 8), dtype=dtype)
-    return x, weight, bias, (group.name, [1, 1], [1, 1], [1, 1], 2)
+    return x, weight, bias, (group.name, "output", [1, 1], [1, 1], [1, 1], 2)
 
 
 @pytest.mark.parametrize("kind", ["lifting", "group"])
 @pytest.mark.parametrize("last", [False, True])
-def test_opcheck(kind, group, last):
+@pytest.mark.parametrize("banks", [0, 2])
+def test_opcheck(kind, group, last, banks):
     x, weight, bias, options = op_arguments(kind, group)
+    relaxed_weight = torch.randn(banks, group.order) if banks else None
+    weight = torch.randn(banks, *weight.shape) if banks else weight
     if last:
         x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
-    y = ops.irrep_fprop(x, weight, bias, *options, False)
-    torch.library.opcheck(torch.ops.gconv_ext.irrep_fprop, (x, weight, bias, *options, False))
-    torch.library.opcheck(torch.ops.gconv_ext.irrep_wgrad, (x, y, options[0], 3, *options[1:]))
+    y = ops.irrep_fprop(x, weight, relaxed_weight, bias, *options, False)
+    torch.library.opcheck(torch.ops.gconv_ext.irrep_fprop, (x, weight, relaxed_weight, bias, *options, False))
+    torch.library.opcheck(torch.ops.gconv_ext.irrep_wgrad, (x, y, relaxed_weight, *options[:2], 3, *options[2:]))
     if kind == "group":
-        torch.library.opcheck(torch.ops.gconv_ext.irrep_dgrad, (y, weight, options[0], [7, 8], *options[1:]))
+        arguments = (y, weight, relaxed_weight, *options[:2], [7, 8], *options[2:])
+        torch.library.opcheck(torch.ops.gconv_ext.irrep_dgrad, arguments)
 
 
 def test_relu_in_the_same_pass(group):
     x, weight, bias, options = op_arguments("group", group)
-    plain = ops.irrep_fprop(x, weight, bias, *options, False)
-    assert torch.equal(ops.irrep_fprop(x, weight, bias, *options, True), plain.relu())
+    plain = ops.irrep_fprop(x, weight, None, bias, *options, False)
+    assert torch.equal(ops.irrep_fprop(x, weight, None, bias, *options, True), plain.relu())
 
 
 BAD_FPROP = [
@@ -152,6 +168,12 @@ BAD_FPROP = [
     (ValueError, dict(stride=[0, 1]), "stride must be two numbers of at least 1, got [0, 1]"),
     (ValueError, dict(padding=[0]), "padding must be two numbers of at least 0, got [0]"),
     (ValueError, dict(dilation=[1, 0]), "dilation must be two numbers of at least 1"),
+    (ValueError, dict(relax_on="both"), "relax_on must be 'input' or 'output', got 'both'"),
+    (ValueError, dict(weight=torch.ones(3, 2, 3, 3), relaxed_weight=torch.ones(2, 4)), "weight must have 5 (lifting) or 6 (group convolution) dimensions with a relaxed_weight"),
+    (ValueError, dict(weight=torch.ones(2, 3, 2, 4, 3, 3), relaxed_weight=torch.ones(2, 3)), "relaxed_weight must have shape [2, 4], got [2, 3]"),
+    (ValueError, dict(weight=torch.ones(3, 3, 2, 4, 3, 3), relaxed_weight=torch.ones(2, 4)), "weight must have shape [2, 3, 2, 4, 3, 3]"),
+    (ValueError, dict(weight=torch.ones(0, 3, 2, 4, 3, 3), relaxed_weight=torch.ones(0, 4)), "relaxed_weight must be [L, |P|] with L at least 1"),
+    (ValueError, dict(x=torch.ones(1, 2, 5, 5), weight=torch.ones(2, 3, 2, 3, 3), relaxed_weight=torch.ones(2, 4), relax_on="input"), "a lifting convolution has none"),
     (ValueError, dict(groups=2), "groups must divide the fields of x, 2, and of the result, 3, got 2"),
 ]
 
@@ -159,8 +181,8 @@ BAD_FPROP = [
 @pytest.mark.parametrize("error_type, changed, message", BAD_FPROP)
 def test_the_op_checks_its_own_arguments(error_type, changed, message):
     good = dict(
-        x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(3, 2, 4, 3, 3), bias=None, group="C4", stride=[1, 1], padding=[0, 0],
-        dilation=[1, 1], groups=1, relu=False,
+        x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(3, 2, 4, 3, 3), relaxed_weight=None, bias=None, group="C4",
+        relax_on="output", stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, relu=False,
     )  # fmt: skip
     with pytest.raises(error_type) as error:
         torch.ops.gconv_ext.irrep_fprop(*(good | changed).values())
@@ -180,12 +202,12 @@ def test_a_stride_beyond_the_map(kind, group):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: ops.irrep_dgrad(torch.ones(1, 0, 4, 3, 3), torch.ones(0, 2, 4, 3, 3), "C4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have at least one bank, field and tap"),
-    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), "C4", [6, 5], [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 4, 3]"),
-    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 3, 3), "C4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must be [C_out, C_in, |P|, k, k]"),
-    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), "D4", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have 8 relative elements"),
-    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 4, 3), "C4", 3, [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 3, 3]"),
-    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), "C4", 0, [1, 1], [0, 0], [1, 1], 1), "the kernel must have 1 to 1024 taps a side, got 0"),
+    (lambda: ops.irrep_dgrad(torch.ones(1, 0, 4, 3, 3), torch.ones(0, 2, 4, 3, 3), None, "C4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have at least one bank, field and tap"),
+    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), None, "C4", "output", [6, 5], [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 4, 3]"),
+    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 3, 3), None, "C4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must be [C_out, C_in, |P|, k, k]"),
+    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), None, "D4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have 8 relative elements"),
+    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 4, 3), None, "C4", "output", 3, [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 3, 3]"),
+    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), None, "C4", "output", 0, [1, 1], [0, 0], [1, 1], 1), "the kernel must have 1 to 1024 taps a side, got 0"),
 ])  # fmt: skip
 def test_the_gradient_ops_check_their_own_arguments(call, message):
     with pytest.raises(ValueError) as error:

@@ -19,7 +19,10 @@ struct IrrepFpropParams {
   ScalarType type = ScalarType::Float32;
   const void* x = nullptr;       // [B, groups · C_in, (|P|,) H, W]
   MapStrides x_strides;
-  const void* weight = nullptr;  // [groups · C_out, C_in, (|P|,) k, k], contiguous
+  const void* weight = nullptr;  // [L, groups · C_out, C_in, (|P|,) k, k], contiguous
+  const void* relaxed_weight = nullptr;  // w [L, |P|], contiguous, or nullptr when L is 1
+  int64_t banks = 1;                     // L
+  bool relax_input = false;              // w weighs the elements of x, else those of y
   const void* bias = nullptr;    // [groups · C_out] or nullptr
   bool relu = false;
   void* y = nullptr;             // [B, groups · C_out, |P|, H', W'], written in full
@@ -44,7 +47,9 @@ struct IrrepWgradParams {
   MapStrides x_strides;
   const void* dy = nullptr;
   MapStrides dy_strides;
-  void* grad_weight = nullptr;  // as IrrepFpropParams::weight, written in full
+  const void* x_scale = nullptr;   // [|P|]: of a bank of a relaxed convolution on the input
+  const void* dy_scale = nullptr;  // [|P|]: on the output
+  void* grad_weight = nullptr;     // of that bank; as IrrepFpropParams::weight, written in full
 };
 
 // The images are cut into `chunks` parts of fixed borders, each summed apart and all added in order, so that the result

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "irrep_plan.h"
@@ -10,6 +11,7 @@ namespace gconv::cpu {
 namespace baseline {
 constexpr int kVectorBytes = 16, kVectorRegisters = 16;
 #include "irrep_vector_kernel.h"
+#include "irrep_planes_kernel.h"
 #include "irrep_multiply_kernel.h"
 #include "irrep_fprop_kernel.h"
 }  // namespace baseline
@@ -18,6 +20,7 @@ GCONV_TARGET_AVX2
 namespace avx2 {
 constexpr int kVectorBytes = 32, kVectorRegisters = 16;
 #include "irrep_vector_kernel.h"
+#include "irrep_planes_kernel.h"
 #include "irrep_multiply_kernel.h"
 #include "irrep_fprop_kernel.h"
 }  // namespace avx2
@@ -27,17 +30,53 @@ GCONV_TARGET_AVX512
 namespace avx512 {
 constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 #include "irrep_vector_kernel.h"
+#include "irrep_planes_kernel.h"
 #include "irrep_multiply_kernel.h"
 #include "irrep_fprop_kernel.h"
 }  // namespace avx512
 GCONV_TARGET_END
 
-std::unique_ptr<IrrepFpropPlan> plan_irrep_fprop(const IrrepFpropParams& params, InstructionSet level) {
+namespace {
+
+std::unique_ptr<IrrepFpropPlan> plan_phase(const IrrepFpropParams& params, InstructionSet level) {
   switch (level) {
     case InstructionSet::Avx512: return make_plan<avx512::IrrepFprop, IrrepFpropPlan>(params);
     case InstructionSet::Avx2: return make_plan<avx2::IrrepFprop, IrrepFpropPlan>(params);
     default: return make_plan<baseline::IrrepFprop, IrrepFpropPlan>(params);
   }
+}
+
+// With a spread, the output pixels of each phase read taps of their own, so each phase is a convolution of its own.
+class Phases final : public IrrepFpropPlan {
+ public:
+  Phases(const IrrepFpropParams& params, InstructionSet level) {
+    const Axis &rows = params.shape.rows, &columns = params.shape.columns;
+    const int64_t size = params.type == ScalarType::Float64 ? 8 : params.type == ScalarType::Float32 ? 4 : 2;
+    for (int64_t r = 0; r < std::min(rows.spread, rows.out); ++r)
+      for (int64_t c = 0; c < std::min(columns.spread, columns.out); ++c) {
+        IrrepFpropParams phase = params;
+        phase.shape.rows = rows.phase(r, phase.shape.size);
+        phase.shape.columns = columns.phase(c, phase.shape.size);
+        phase.y = static_cast<char*>(params.y) + (r * params.y_strides.row + c * params.y_strides.column) * size;
+        phase.y_strides.row *= rows.spread;
+        phase.y_strides.column *= columns.spread;
+        plans_.push_back(plan_phase(phase, level));
+      }
+  }
+
+  void run(int64_t begin, int64_t end, int64_t parts) const override {
+    for (const auto& plan : plans_) plan->run(begin, end, parts);
+  }
+
+ private:
+  std::vector<std::unique_ptr<IrrepFpropPlan>> plans_;
+};
+
+}  // namespace
+
+std::unique_ptr<IrrepFpropPlan> plan_irrep_fprop(const IrrepFpropParams& params, InstructionSet level) {
+  if (params.shape.rows.spread == 1 && params.shape.columns.spread == 1) return plan_phase(params, level);
+  return std::make_unique<Phases>(params, level);
 }
 
 }  // namespace gconv::cpu

@@ -1,4 +1,4 @@
-// irrep fprop, in two forms. Included after irrep_multiply_kernel.h, in the same namespace.
+// irrep fprop, in two forms. Included after irrep_planes_kernel.h and irrep_multiply_kernel.h, in the same namespace.
 //
 //   buffered   the butterflies of a block of (field, orbit) steps go to a buffer that stays in a near cache; each irrep is
 //              then a matrix product over that buffer
@@ -27,48 +27,67 @@ class IrrepFprop final : public IrrepFpropPlan {
  public:
   explicit IrrepFprop(const IrrepFpropParams& params)
       : p_(params), s_(p_.shape), layout_(s_, micro_pixels, lanes), orbits_(orbits(s_)),
-        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), steps_(s_.in_fields * static_cast<int64_t>(orbits_.size())),
-        direct_(takes_direct_form<T, Group>(s_.out_fields)) {
-    // With few output fields the buffer, the weights of its steps and the sums stay in the first-level cache: from the second,
-    // butterflies take twice as long. With many, long blocks save reloading the sums.
-    const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * s_.out_fields * sizeof(T);
-    const int64_t sums_bytes = s_.out_fields * order * micro_pixels * sizeof(T);
-    const int64_t few = (kNearCache - sums_bytes) / (step_bytes + weight_bytes), many = (96 << 10) / step_bytes;
-    const int64_t fitting = few >= 16 ? few : many;
-    block_steps_ = std::min(steps_, std::max<int64_t>(8, fitting));
+        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), in_banks_(p_.relax_input ? p_.banks : 1),
+        columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
+        steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())),
+        direct_(steps_ == 0 || takes_direct_form<T, Group>(columns_)) {
+    // With few output fields the buffer, the weights of its steps and the sums of one micro-tile stay in the first-level cache:
+    // from the second, butterflies take twice as long. With many, long blocks save reloading the sums.
+    const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
+    const int64_t fitting = (kNearCache - columns_ * step_bytes) / (step_bytes + weight_bytes);
+    block_steps_ = std::min(steps_, fitting >= kFewestSteps ? fitting : kMostSteps);
     plane_ = block_steps_ * micro_pixels + lanes;  // planes at a power of two would share cache sets
-    packed_.resize(s_.groups * s_.out_fields * steps_ * order);
+    // Sums of several micro-tiles are kept, so that each plane of the result is written in long runs; and where the weights
+    // are too many for the second-level cache, they are read once for all these micro-tiles.
+    weights_stay_ = steps_ * weight_bytes <= kFarCache / 2;
+    tile_sums_ = columns_ * order * micro_pixels;
+    macro_tile_ = std::max<int64_t>(1, (weights_stay_ ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
+    packed_.resize(s_.groups * columns_ * steps_ * order);
     T* next = packed_.data();
     for (int64_t block = 0; block < s_.groups; ++block) pack(block, next);
   }
 
   void run(int64_t begin, int64_t end, int64_t parts) const override {
-    Scratch<T> planes_scratch(s_.in_fields * s_.in_elements() * layout_.plane);
-    Scratch<T> buffer_scratch(direct_ ? 0 : order * plane_), sums_scratch(s_.out_fields * order * micro_pixels);
-    T *planes = planes_scratch.data(), *buffer = buffer_scratch.data(), *sums = sums_scratch.data();
+    // Those of x, then, relaxed on the input, w_l · x for each bank.
+    const int64_t planes_of_x = s_.in_fields * layout_.field;
+    Scratch<T> planes_scratch((p_.relax_input ? in_banks_ + 1 : 1) * planes_of_x);
+    Scratch<T> buffer_scratch(direct_ ? 0 : order * plane_), sums_scratch(macro_tile_ * tile_sums_);
+    Scratch<T> rows_scratch(order * stage_row());
+    T *planes = planes_scratch.data(), *sums = sums_scratch.data();
+    const T* read = planes + (p_.relax_input ? planes_of_x : 0);
     const S* x = static_cast<const S*>(p_.x);
     const int64_t tiles = (layout_.flat + micro_pixels - 1) / micro_pixels;
     int64_t padded = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / parts, part = unit % parts, b = image / s_.groups, block = image % s_.groups;
       const S* from = x + b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
-      if (image != padded) pad_planes(s_, layout_, from, p_.x_strides, planes);
+      if (image != padded) {
+        pad_planes(s_, layout_, from, p_.x_strides, planes);
+        for (int64_t bank = 0; p_.relax_input && bank < p_.banks; ++bank)
+          scale_planes(planes, static_cast<const S*>(p_.relaxed_weight) + bank * order, s_.in_fields, layout_.field, order, layout_.plane,
+                       planes + (1 + bank) * planes_of_x);
+      }
       padded = image;
       Prefetch prefetch = plan_prefetch(image, tiles);
-      for (int64_t tile = part * tiles / parts; tile < (part + 1) * tiles / parts; ++tile) {
-        const int64_t start = tile * micro_pixels;
-        aim_at_results(prefetch, b, block, start);
-        if (direct_)
-          run_direct(block, planes + start, sums, prefetch);
-        else
-          run_buffered(block, planes + start, buffer, sums, prefetch);
-        inverse_transform(sums, b, block, start);
+      for (int64_t tile = part * tiles / parts, last = (part + 1) * tiles / parts; tile < last; tile += macro_tile_) {
+        const int64_t count = std::min(macro_tile_, last - tile), start = tile * micro_pixels;
+        const int64_t together = weights_stay_ ? 1 : count;
+        for (int64_t m = 0; m < count; m += together) {
+          aim_at_results(prefetch, b, block, start + m * micro_pixels);
+          if (direct_)
+            for (int64_t i = m; i < m + together; ++i) run_direct(block, read + start + i * micro_pixels, sums + i * tile_sums_, prefetch);
+          else
+            run_buffered(block, read + start + m * micro_pixels, together, buffer_scratch.data(), sums + m * tile_sums_, prefetch);
+        }
+        write(b, block, start, count, sums, rows_scratch.data());
       }
     }
   }
 
  private:
   static constexpr int64_t kNearCache = 40 << 10;  // of the 48 KB that hold everything a block of steps touches
+  static constexpr int64_t kFarCache = 2 << 20;
+  static constexpr int64_t kFewestSteps = 16, kMostSteps = 144;  // of a block
 
   // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
   struct Call {
@@ -89,7 +108,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   };
 
   void pack(int64_t block, T*& next) {
-    std::vector<Target> targets(order * s_.out_fields);  // [plane][field]
+    std::vector<Target> targets(order * columns_);  // [plane][field]
     if (direct_) {
       add_direct_calls<1>(targets, next);
       add_direct_calls<2>(targets, next);
@@ -101,22 +120,27 @@ class IrrepFprop final : public IrrepFpropPlan {
     const int64_t count = static_cast<int64_t>(orbits_.size()), numbers = s_.in_elements() * s_.taps();
     const std::vector<int32_t> position = orbit_positions(s_, orbits_);
     const S* weight = static_cast<const S*>(p_.weight) + block * s_.out_fields * s_.in_fields * numbers;
-    for (int64_t o = 0; o < s_.out_fields; ++o)
-      for (int64_t c = 0; c < s_.in_fields; ++c, weight += numbers)
-        for (int64_t orbit = 0; orbit < count; ++orbit) {
-          T f[order];
-          for (int g = 0; g < order; ++g) f[g] = widen(weight[position[orbit * order + g]]);
-          transform<Group>(f);
-          for (int g = 0; g < order; ++g) {
-            const Target& target = targets[g * s_.out_fields + o];
-            target.to[(c * count + orbit) * target.stride] = f[g] * T(scale[g] / orbits_[orbit].stabiliser);
+    for (int64_t bank = 0; bank < p_.banks; ++bank, weight += s_.groups * s_.out_fields * s_.in_fields * numbers)
+      for (int64_t o = 0; o < s_.out_fields; ++o)
+        for (int64_t c = 0; c < s_.in_fields; ++c) {
+          const S* taps = weight + (o * s_.in_fields + c) * numbers;
+          const int64_t column = p_.relax_input ? o : bank * s_.out_fields + o;
+          const int64_t first_step = ((p_.relax_input ? bank * s_.in_fields : 0) + c) * count;
+          for (int64_t orbit = 0; orbit < count; ++orbit) {
+            T f[order];
+            for (int g = 0; g < order; ++g) f[g] = widen(taps[position[orbit * order + g]]);
+            transform<Group>(f);
+            for (int g = 0; g < order; ++g) {
+              const Target& target = targets[g * columns_ + column];
+              target.to[(first_step + orbit) * target.stride] = f[g] * T(scale[g] / orbits_[orbit].stabiliser);
+            }
           }
         }
   }
 
   // Weights in the order that the micro-kernels read: [irrep][column i'][fields][step][j][field].
   void add_calls(std::vector<Target>& targets, T*& next) {
-    const int64_t fields = s_.out_fields;
+    const int64_t fields = columns_;
     for (const Irrep& irrep : Group::table.irreps)
       for (int i = 0; i < irrep.columns(); ++i) {
         const int64_t blocks = (fields + max_columns(irrep.dim) - 1) / max_columns(irrep.dim);
@@ -144,7 +168,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   void add_direct_calls(std::vector<Target>& targets, T*& next) {
     constexpr int most = direct_columns<Group, Dim>();
     if constexpr (most > 0) {
-      const int64_t fields = s_.out_fields, blocks = (fields + most - 1) / most;
+      const int64_t fields = columns_, blocks = (fields + most - 1) / most;
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
         const int64_t stride = plane_count<Group, Dim>() * columns;
@@ -167,8 +191,8 @@ class IrrepFprop final : public IrrepFpropPlan {
     const int64_t area = s_.rows.in * s_.columns.in, image_bytes = s_.in_fields * s_.in_elements() * area * sizeof(S);
     int64_t calls = 0;  // of the prefetch in one tile
     if (direct_) {
-      for (const DirectCall& call : direct_calls_) calls += kMicroTile / call.rows * s_.in_fields;
-      calls /= s_.groups;
+      for (const DirectCall& call : direct_calls_) calls += kMicroTile / call.rows * in_banks_ * s_.in_fields;
+      calls = std::max<int64_t>(1, calls / s_.groups);
     } else {
       calls = (steps_ + block_steps_ - 1) / block_steps_ * static_cast<int64_t>(calls_.size()) / s_.groups;
     }
@@ -195,8 +219,8 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   void run_direct(int64_t block, const T* planes, T* sums, Prefetch& prefetch) const {
     DirectArguments<T> a;
-    a.fields = s_.in_fields;
-    a.field_stride = s_.in_elements() * layout_.plane;
+    a.fields = in_banks_ * s_.in_fields;
+    a.field_stride = layout_.field;
     a.orbits = static_cast<int64_t>(orbits_.size());
     a.orbit_offset = orbit_offset_.data();
     a.y_column = order * micro_pixels;
@@ -214,28 +238,30 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  void run_buffered(int64_t block, const T* planes, T* buffer, T* sums, Prefetch& prefetch) const {
+  void run_buffered(int64_t block, const T* planes, int64_t tiles, T* buffer, T* sums, Prefetch& prefetch) const {
     const int64_t calls = static_cast<int64_t>(calls_.size()) / s_.groups;
     for (int64_t first = 0; first < steps_; first += block_steps_) {
       const int64_t steps = std::min(block_steps_, steps_ - first);
-      forward_transform(planes, first, steps, buffer);
-      for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
-        prefetch();
-        MultiplyArguments<T> a = calls_[i].arguments;
-        a.x = buffer;
-        a.y = sums;
-        a.w += first * calls_[i].w_step;
-        a.steps = steps;
-        a.first = first == 0;
-        calls_[i].kernel(a);
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        forward_transform(planes + tile * micro_pixels, first, steps, buffer);
+        for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
+          prefetch();
+          MultiplyArguments<T> a = calls_[i].arguments;
+          a.x = buffer;
+          a.y = sums + tile * tile_sums_;
+          a.w += first * calls_[i].w_step;
+          a.steps = steps;
+          a.first = first == 0;
+          calls_[i].kernel(a);
+        }
       }
     }
   }
 
   // X̂[plane][step][pixel] of one micro-tile.
   __attribute__((noinline)) void forward_transform(const T* planes, int64_t first, int64_t steps, T* to) const {
-    const int64_t count = static_cast<int64_t>(orbits_.size()), field_stride = s_.in_elements() * layout_.plane;
-    const T* field = planes + first / count * field_stride;
+    const int64_t count = static_cast<int64_t>(orbits_.size());
+    const T* field = planes + first / count * layout_.field;
     int64_t orbit = first % count;
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t* offset = orbit_offset_.data() + orbit * order;
@@ -247,46 +273,89 @@ class IrrepFprop final : public IrrepFpropPlan {
         store_elements<Group>(f, to + v * lanes, plane_);
       }
       to += micro_pixels;
-      if (++orbit == count) orbit = 0, field += field_stride;
+      if (++orbit == count) orbit = 0, field += layout_.field;
     }
   }
 
-  // Pixels of a micro-tile that are neighbours in y too; the rest of the tile lies between rows.
-  struct Run {
-    int64_t from, to, count;
-  };
+  // Row of the staged planes of one output field, in numbers; not a power of two, see plane_.
+  int64_t stage_row() const { return macro_tile_ * micro_pixels + lanes; }
 
-  __attribute__((noinline)) void inverse_transform(T* sums, int64_t b, int64_t block, int64_t start) const {
-    const int64_t width = s_.columns.out, end = std::min(start + micro_pixels, layout_.flat);
-    const MapStrides& ys = p_.y_strides;
-    Run runs[micro_pixels + 1];
-    int count = 0;
-    for (int64_t row = start / layout_.row; row * layout_.row < end; ++row) {
-      const int64_t from = std::max(start, row * layout_.row), to = std::min(end, row * layout_.row + width);
-      if (from < to) runs[count++] = {from - start, row * ys.row + (from - row * layout_.row) * ys.column, to - from};
+  // y[o, g] of kMicroTile vectors of pixels from its sums: inverse transform, sum over the banks, bias and ReLU.
+  __attribute__((always_inline)) void finish(const T* sums, int64_t o, const S* bias, T* to, int64_t row) const {
+    for (int v = 0; v < kMicroTile; ++v) {
+      Vec f[order];
+      load_elements<Group>(f, sums + o * order * micro_pixels + v * lanes, Strided{micro_pixels});
+      transpose_transform<Group>(f);
+      if (p_.relaxed_weight && !p_.relax_input) {
+        const S* w = static_cast<const S*>(p_.relaxed_weight);
+        for (int g = 0; g < order; ++g) f[g] *= T(widen(w[g]));
+        for (int64_t bank = 1; bank < p_.banks; ++bank) {
+          Vec next[order];
+          load_elements<Group>(next, sums + (bank * s_.out_fields + o) * order * micro_pixels + v * lanes, Strided{micro_pixels});
+          transpose_transform<Group>(next);
+          for (int g = 0; g < order; ++g) f[g] += next[g] * T(widen(w[bank * order + g]));
+        }
+      }
+      if (bias)
+        for (int g = 0; g < order; ++g) f[g] += T(widen(bias[o]));
+      if (p_.relu)
+        for (int g = 0; g < order; ++g) f[g] = f[g] < 0 ? Vec{} : f[g];  // NaN stays NaN
+      store_elements<Group>(f, to + v * lanes, row);
     }
+  }
+
+  // Writes `tiles` micro-tiles of pixels, of which those between the rows belong to nobody.
+  __attribute__((noinline)) void write(int64_t b, int64_t block, int64_t start, int64_t tiles, T* sums, T* rows) const {
+    const MapStrides& ys = p_.y_strides;
+    const int64_t width = s_.columns.out, end = std::min(start + tiles * micro_pixels, layout_.flat);
     S* y = static_cast<S*>(p_.y) + b * ys.batch + block * s_.out_fields * ys.field;
     const S* bias = p_.bias ? static_cast<const S*>(p_.bias) + block * s_.out_fields : nullptr;
-    for (int64_t o = 0; o < s_.out_fields; ++o, sums += order * micro_pixels, y += ys.field) {
-      for (int64_t v = 0; v < kMicroTile; ++v) {
-        Vec f[order];
-        load_elements<Group>(f, sums + v * lanes, Strided{micro_pixels});
-        transpose_transform<Group>(f);
-        if (bias)
-          for (int g = 0; g < order; ++g) f[g] += T(widen(bias[o]));
-        if (p_.relu)
-          for (int g = 0; g < order; ++g) f[g] = f[g] < 0 ? Vec{} : f[g];  // NaN stays NaN
-        store_elements<Group>(f, sums + v * lanes, micro_pixels);
+    if constexpr (std::is_same_v<T, S>) {
+      const PixelFormat format = pixel_format(ys, s_.out_fields, order);
+      if (ys.column != 1 && format.lines) {
+        const auto write_tile = [&](auto n) {
+          for (int64_t m = 0; m < tiles; ++m) {
+            T* tile = sums + m * tile_sums_;
+            for (int64_t o = 0; o < s_.out_fields; ++o) finish(tile, o, bias, tile + o * order * micro_pixels, micro_pixels);
+            write_pixels<decltype(n)::value>(tile, format, start + m * micro_pixels, end, y);
+          }
+        };
+        if (with_square<T>(format.count, write_tile)) return;
       }
-      for (int i = 0; i < count; ++i)
-        for (int g = 0; g < order; ++g) {
-          const T* from = sums + g * micro_pixels + runs[i].from;
-          S* to = y + g * ys.element + runs[i].to;
-          if (ys.column == 1)
-            copy_run(to, from, runs[i].count);
+    }
+    for (int64_t o = 0; o < s_.out_fields; ++o, y += ys.field) {
+      for (int64_t m = 0; m < tiles; ++m) finish(sums + m * tile_sums_, o, bias, rows + m * micro_pixels, stage_row());
+      for (int g = 0; g < order; ++g)
+        for (int64_t row = start / layout_.row; row * layout_.row < end; ++row) {
+          const int64_t from = std::max(start, row * layout_.row), to = std::min(end, row * layout_.row + width);
+          const T* numbers = rows + g * stage_row() + from - start;
+          S* line = y + g * ys.element + row * ys.row + (from - row * layout_.row) * ys.column;
+          if (ys.column == 1 && from < to)
+            copy_run(line, numbers, to - from);
           else
-            for (int64_t j = 0; j < runs[i].count; ++j) to[j * ys.column] = narrow<S>(from[j]);
+            for (int64_t i = 0; i < to - from; ++i) line[i * ys.column] = narrow<S>(numbers[i]);
         }
+    }
+  }
+
+  // One micro-tile, [plane][pixel], to pixels of numbers.
+  template <int N>
+  void write_pixels(const T* tile, const PixelFormat& format, int64_t start, int64_t end, T* y) const {
+    const MapStrides& ys = p_.y_strides;
+    const int64_t width = s_.columns.out;
+    for (int64_t row = start / layout_.row; row * layout_.row < std::min(end, start + micro_pixels); ++row) {
+      const int64_t from = std::max(start, row * layout_.row);
+      const int64_t to = std::min({end, start + micro_pixels, row * layout_.row + width});
+      for (int64_t first = (from - start) / N * N; first < to - start; first += N) {  // squares lie within the tile
+        T* line = y + row * ys.row + (start + first - row * layout_.row) * ys.column;
+        const int begin = static_cast<int>(std::max<int64_t>(0, from - start - first));
+        const int stop = static_cast<int>(std::min<int64_t>(N, to - start - first));
+        for (int64_t l = 0; l < format.lines; ++l)
+          for_each_block<N>(format.count, [&](int64_t k) {
+            Square<T, N>::copy(tile + (l * format.line_plane + k * format.plane) * micro_pixels + first,
+                               format.plane * micro_pixels, line + l * format.line + k, ys.column, begin, stop);
+          });
+      }
     }
   }
 
@@ -295,8 +364,10 @@ class IrrepFprop final : public IrrepFpropPlan {
   PlaneLayout layout_;
   std::vector<Orbit> orbits_;
   std::vector<int64_t> orbit_offset_;
-  int64_t steps_;  // (field, orbit) pairs: the inner dimension of every matrix product
-  bool direct_;
+  int64_t in_banks_, columns_;  // banks side by side in the input; output fields, with the banks that lie there
+  int64_t steps_;               // (field, orbit) pairs: the inner dimension of every matrix product
+  bool direct_, weights_stay_;
+  int64_t macro_tile_, tile_sums_;  // micro-tiles kept; numbers of the sums of one
   int64_t block_steps_, plane_;  // steps in the buffer; numbers between its planes
   std::vector<Call> calls_;      // [block of fields][call]
   std::vector<DirectCall> direct_calls_;

@@ -11,6 +11,7 @@ namespace gconv::cpu {
 namespace baseline {
 constexpr int kVectorBytes = 16, kVectorRegisters = 16;
 #include "irrep_vector_kernel.h"
+#include "irrep_planes_kernel.h"
 #include "irrep_wgrad_kernel.h"
 }  // namespace baseline
 
@@ -18,6 +19,7 @@ GCONV_TARGET_AVX2
 namespace avx2 {
 constexpr int kVectorBytes = 32, kVectorRegisters = 16;
 #include "irrep_vector_kernel.h"
+#include "irrep_planes_kernel.h"
 #include "irrep_wgrad_kernel.h"
 }  // namespace avx2
 GCONV_TARGET_END
@@ -26,6 +28,7 @@ GCONV_TARGET_AVX512
 namespace avx512 {
 constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 #include "irrep_vector_kernel.h"
+#include "irrep_planes_kernel.h"
 #include "irrep_wgrad_kernel.h"
 }  // namespace avx512
 GCONV_TARGET_END

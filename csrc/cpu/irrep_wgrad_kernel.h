@@ -1,4 +1,4 @@
-// irrep wgrad. Included after irrep_vector_kernel.h, in the same namespace.
+// irrep wgrad. Included after irrep_planes_kernel.h, in the same namespace.
 //
 //   dΨ̂[i'][j] = Σ_pixels Σ_row dŷ[row][i'] · X̂[row][j]
 //
@@ -115,7 +115,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
 
   void run(int64_t begin, int64_t end) override {
     const int64_t dy_planes = s_.out_fields * order, dy_plane = (layout_.flat + stretch_ + lanes - 1) / lanes * lanes;
-    Scratch<T> planes_scratch(s_.in_fields * s_.in_elements() * layout_.plane), dy_scratch(dy_planes * dy_plane);
+    Scratch<T> planes_scratch(s_.in_fields * layout_.field), dy_scratch(dy_planes * dy_plane);
     Scratch<T> forward_scratch(orbit_count_ * order * row_), dy_hat_scratch(dy_planes * row_);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t block = unit / chunks_, chunk = unit % chunks_;
@@ -124,6 +124,12 @@ class IrrepWgrad final : public IrrepWgradPlan {
         const S* x = static_cast<const S*>(p_.x) + b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
         pad_planes(s_, layout_, x, p_.x_strides, planes_scratch.data());
         copy_gradient(b, block, dy_scratch.data(), dy_plane);
+        if (p_.x_scale)
+          scale_planes(planes_scratch.data(), static_cast<const S*>(p_.x_scale), s_.in_fields, layout_.field, order, layout_.plane,
+                       planes_scratch.data());
+        if (p_.dy_scale)
+          scale_planes(dy_scratch.data(), static_cast<const S*>(p_.dy_scale), s_.out_fields, order * dy_plane, order, dy_plane,
+                       dy_scratch.data());
         for (int64_t start = 0; start < layout_.flat; start += stretch_)
           add_stretch(planes_scratch.data() + start, dy_scratch.data() + start, dy_plane, forward_scratch.data(),
                       dy_hat_scratch.data(), sums);
@@ -161,22 +167,14 @@ class IrrepWgrad final : public IrrepWgradPlan {
   void copy_gradient(int64_t b, int64_t block, T* to, int64_t dy_plane) const {
     const MapStrides& strides = p_.dy_strides;
     const S* dy = static_cast<const S*>(p_.dy) + b * strides.batch + block * s_.out_fields * strides.field;
-    for (int64_t r = 0; r < s_.rows.out; ++r)
-      for (int64_t o = 0; o < s_.out_fields; ++o)
-        for (int64_t u = 0; u < order; ++u) {
-          const S* from = dy + o * strides.field + u * strides.element + r * strides.row;
-          T* row = to + (o * order + u) * dy_plane + r * layout_.row;
-          if (strides.column == 1)
-            copy_run(row, from, s_.columns.out);
-          else
-            for (int64_t c = 0; c < s_.columns.out; ++c) row[c] = widen(from[c * strides.column]);
-        }
+    copy_to_planes(dy, strides, s_.out_fields, order, {0, s_.rows.out, 0, s_.columns.out}, to, order * dy_plane, dy_plane,
+                   [&](int64_t i) { return i * layout_.row; });
   }
 
   void add_stretch(const T* planes, const T* dy, int64_t dy_plane, T* forward, T* dy_hat, T* sums) const {
     for (int64_t o = 0; o < s_.out_fields; ++o)
       transform_rows(dy + o * order * dy_plane, Strided{dy_plane}, dy_hat + o * order * row_);
-    for (int64_t c = 0; c < s_.in_fields; ++c, planes += s_.in_elements() * layout_.plane) {
+    for (int64_t c = 0; c < s_.in_fields; ++c, planes += layout_.field) {
       for (int64_t orbit = 0; orbit < orbit_count_; ++orbit)
         transform_rows(planes, orbit_offset_.data() + orbit * order, forward + orbit * order * row_);
       multiply_field(dy_hat, forward, sums + c * orbit_count_);

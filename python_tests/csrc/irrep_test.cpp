@@ -36,12 +36,15 @@ struct Case {
   int64_t batch, groups, in_fields, out_fields, height, width;
   int size;
   int64_t stride, padding, dilation, spread;
-  bool last;  // fields and elements last in memory
+  enum { Rows, ElementsLast, FieldsLast } format;
+  int banks = 1;  // more than one: relaxed
+  bool relax_input = false;
 };
 
 MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
   const int64_t planes = fields * elements;
-  if (c.last) return {height * width * planes, elements, 1, width * planes, planes};
+  if (c.format == Case::ElementsLast) return {height * width * planes, elements, 1, width * planes, planes};
+  if (c.format == Case::FieldsLast) return {height * width * planes, 1, height * width * fields, width * fields, fields};
   return {planes * height * width, elements * height * width, height * width, width, 1};
 }
 
@@ -66,7 +69,9 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   const MapStrides ys = strides_of(c, out_planes, order, s.rows.out, s.columns.out);
   const int64_t out_numbers = c.batch * out_planes * order * s.rows.out * s.columns.out;
   const auto x = random_numbers<T>(c.batch * in_planes * elements * c.height * c.width, state);
-  const auto weight = random_numbers<T>(out_planes * c.in_fields * block, state);
+  const int64_t bank = out_planes * c.in_fields * block;
+  const auto weight = random_numbers<T>(c.banks * bank, state);
+  const auto w = random_numbers<T>(c.banks * order, state);
   const auto bias = random_numbers<T>(out_planes, state);
   const auto dy = random_numbers<T>(out_numbers, state);
   std::vector<T> y(out_numbers, cpu::narrow<T>(NAN)), grad_weight(weight.size(), cpu::narrow<T>(NAN));
@@ -74,17 +79,22 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   cpu::IrrepFpropParams fprop;
   fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
   fprop.bias = bias.data(), fprop.y = y.data(), fprop.y_strides = ys;
+  fprop.banks = c.banks, fprop.relax_input = c.relax_input, fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
   const auto plan = cpu::plan_irrep_fprop(fprop, level);
   const int64_t units = c.batch * c.groups * 3;  // images cut into three parts, in two calls
   plan->run(0, units / 2, 3);
   plan->run(units / 2, units, 3);
 
-  cpu::IrrepWgradParams wgrad;
-  wgrad.shape = s, wgrad.type = type, wgrad.x = x.data(), wgrad.x_strides = xs, wgrad.dy = dy.data();
-  wgrad.dy_strides = ys, wgrad.grad_weight = grad_weight.data();
-  const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
-  gradient->run(0, gradient->units());
-  gradient->finish();
+  // wgrad has no spread.
+  for (int l = 0; c.spread == 1 && l < c.banks; ++l) {
+    cpu::IrrepWgradParams wgrad;
+    wgrad.shape = s, wgrad.type = type, wgrad.x = x.data(), wgrad.x_strides = xs, wgrad.dy = dy.data();
+    wgrad.dy_strides = ys, wgrad.grad_weight = grad_weight.data() + l * bank;
+    if (c.banks > 1) (c.relax_input ? wgrad.x_scale : wgrad.dy_scale) = w.data() + l * order;
+    const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
+    gradient->run(0, gradient->units());
+    gradient->finish();
+  }
 
   std::vector<double> want(out_numbers), want_grad(weight.size());
   for (int64_t b = 0; b < c.batch; ++b)
@@ -95,37 +105,44 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
             const int64_t to = at(ys, b, o, u, p, q);
             double sum = cpu::widen(bias[o]);
             for (int64_t i = 0; i < c.in_fields; ++i)
-              for (int w = 0; w < elements; ++w)
+              for (int e = 0; e < elements; ++e)
                 for (int tap = 0; tap < taps; ++tap) {
-                  const int v = c.lifting ? 0 : s.group->product[u][w], t = moved_tap(s.group->matrices[u], tap, c.size);
+                  const int v = c.lifting ? 0 : s.group->product[u][e], t = moved_tap(s.group->matrices[u], tap, c.size);
                   const int64_t r = p * c.stride + t / c.size * c.dilation - c.padding;
                   const int64_t column = q * c.stride + t % c.size * c.dilation - c.padding;
                   if (r < 0 || column < 0 || r % c.spread || column % c.spread || r / c.spread >= c.height || column / c.spread >= c.width)
                     continue;
-                  const int64_t from = (o * c.in_fields + i) * block + w * taps + tap;
                   const double pixel = cpu::widen(x[at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread)]);
-                  sum += pixel * cpu::widen(weight[from]);
-                  want_grad[from] += pixel * cpu::widen(dy[to]);
+                  for (int l = 0; l < c.banks; ++l) {
+                    const int64_t from = l * bank + (o * c.in_fields + i) * block + e * taps + tap;
+                    const double scaled = pixel * (c.banks > 1 ? double(cpu::widen(w[l * order + (c.relax_input ? v : u)])) : 1);
+                    sum += scaled * cpu::widen(weight[from]);
+                    want_grad[from] += scaled * cpu::widen(dy[to]);
+                  }
                 }
             want[to] = sum;
           }
   char what[200];
-  std::snprintf(what, sizeof what, "%s %s %d->%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group, c.lifting ? "lifting" : "conv",
-                int(c.in_fields), int(c.out_fields), c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.spread),
-                c.last ? " last" : "", cpu::name(level));
+  std::snprintf(what, sizeof what, "%s %s %d->%d L=%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group, c.lifting ? "lifting" : "conv",
+                int(c.in_fields), int(c.out_fields), c.banks, c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.spread),
+                c.format ? " last" : "", cpu::name(level));
   compare(what, y, want);
-  compare(what, grad_weight, want_grad);
+  if (c.spread == 1) compare(what, grad_weight, want_grad);
 }
 
 }  // namespace
 
 int main() {
+  const auto Rows = Case::Rows, ElementsLast = Case::ElementsLast, FieldsLast = Case::FieldsLast;
   const Case cases[] = {
-      {false, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, false},  {false, 1, 2, 2, 13, 6, 5, 3, 1, 1, 1, 1, true},
-      {false, 1, 1, 1, 2, 1, 1, 1, 1, 0, 1, 1, false},  {false, 1, 1, 2, 26, 5, 8, 2, 2, 1, 1, 1, false},
-      {false, 1, 1, 2, 3, 9, 7, 5, 1, 2, 2, 1, false},  {false, 3, 1, 2, 3, 4, 5, 3, 1, 2, 1, 2, false},
-      {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, false}, {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, true},
-      {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, false},   {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, true},
+      {false, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},          {false, 1, 2, 2, 13, 6, 5, 3, 1, 1, 1, 1, ElementsLast},
+      {false, 1, 1, 1, 2, 1, 1, 1, 1, 0, 1, 1, Rows},          {false, 1, 1, 2, 26, 5, 8, 2, 2, 1, 1, 1, Rows},
+      {false, 1, 1, 2, 3, 9, 7, 5, 1, 2, 2, 1, Rows},          {false, 3, 1, 2, 3, 4, 5, 3, 1, 2, 1, 2, Rows},
+      {false, 1, 1, 2, 3, 4, 5, 3, 1, 0, 2, 3, ElementsLast},  {false, 1, 1, 2, 3, 5, 4, 1, 1, 0, 1, 2, FieldsLast},
+      {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, Rows},        {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, ElementsLast},
+      {false, 1, 1, 9, 17, 4, 18, 3, 1, 1, 1, 1, FieldsLast},  {false, 1, 2, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 3, false},
+      {false, 1, 1, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 2, true}, {true, 1, 1, 2, 5, 5, 6, 3, 1, 1, 1, 1, ElementsLast, 2, false},
+      {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},           {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
   };
   return for_each_instruction_set([&](InstructionSet level) {
     for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})

@@ -1,0 +1,218 @@
+// Feature maps in memory and as the irrep kernels read them. Included after irrep_vector_kernel.h, in the same namespace.
+//
+// In memory a map is rows of pixels (its columns are neighbours) or pixels of numbers (its fields or elements are). The
+// kernels read planes: one for each field and element, zeros around it. Pixels of numbers are turned into planes, and back,
+// by transposing squares of N fields × N pixels in registers.
+
+// Converts n neighbours and touches no others. Of one type it is a copy, whose last vector overlaps the one before.
+template <typename To, typename From>
+__attribute__((always_inline)) inline void copy_run(To* __restrict__ to, const From* __restrict__ from, int64_t n) {
+  if constexpr (std::is_same_v<To, From>) {
+    using V = typename Vector<To>::Unaligned;
+    constexpr int lanes = Vector<To>::lanes;
+    if (n >= lanes) {
+      for (int64_t i = 0; i + lanes <= n; i += lanes) {
+        typename Vector<To>::Aligned value = *reinterpret_cast<const V*>(from + i);
+        keep_in_register(value);  // or the compiler makes the loop a call of memcpy, slower on a row of an image
+        *reinterpret_cast<V*>(to + i) = value;
+      }
+      *reinterpret_cast<V*>(to + n - lanes) = *reinterpret_cast<const V*>(from + n - lanes);
+      return;
+    }
+    int64_t i = 0;
+#pragma GCC unroll 4
+    for (int part = lanes / 2; part > 0; part /= 2)
+      if (n & part) {
+        std::memcpy(to + i, from + i, part * sizeof(To));
+        i += part;
+      }
+  } else if constexpr (sizeof(To) > sizeof(From)) {
+    for (int64_t i = 0; i < n; ++i) to[i] = widen(from[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = narrow<To>(from[i]);
+  }
+}
+
+template <typename T, int N>
+struct Square {
+  typedef T Row __attribute__((vector_size(N * sizeof(T)), may_alias, aligned(alignof(T))));
+
+  // Exchanges bit `Bit` of the row's number with that of the column's, for every bit: a transposition.
+  template <int Bit = N / 2, std::size_t... I>
+  static __attribute__((always_inline)) inline void transpose(Row (&row)[N], std::index_sequence<I...> lanes) {
+    if constexpr (Bit > 0) {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i)
+        if (!(i & Bit)) {
+          const Row a = row[i], b = row[i + Bit];
+          row[i] = __builtin_shufflevector(a, b, (I & Bit ? int(N + I - Bit) : int(I))...);
+          row[i + Bit] = __builtin_shufflevector(a, b, (I & Bit ? int(N + I) : int(I + Bit))...);
+        }
+      transpose<Bit / 2>(row, lanes);
+    }
+  }
+  // to[j][i] = from[i][j]; the rows of either lie `from_row` and `to_row` numbers apart. Only the rows of `to` from
+  // `first` to `last` are written.
+  static void copy(const T* from, int64_t from_row, T* to, int64_t to_row, int first = 0, int last = N) {
+    Row row[N];
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) row[i] = *reinterpret_cast<const Row*>(from + i * from_row);
+    transpose(row, std::make_index_sequence<N>());
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i)
+      if (i >= first && i < last) *reinterpret_cast<Row*>(to + i * to_row) = row[i];
+  }
+};
+
+// Calls function(integral_constant<int, N>) with the largest power of two N from 4 to the lanes of a vector that is no
+// larger than `most`, and says whether there is one.
+template <typename T, int N = Vector<T>::lanes, typename Function>
+bool with_square(int64_t most, Function function) {
+  if constexpr (N >= 4) {
+    if (most < N) return with_square<T, N / 2>(most, function);
+    function(std::integral_constant<int, N>{});
+    return true;
+  }
+  return false;
+}
+
+// The first of N neighbours, for every block of n: the last block overlaps the one before it.
+template <int N, typename Function>
+__attribute__((always_inline)) inline void for_each_block(int64_t n, Function function) {
+  for (int64_t i = 0; i + N <= n; i += N) function(i);
+  if (n % N) function(n - N);
+}
+
+// Of a pixel of numbers: `lines` lines of `count` neighbours each, `line` numbers apart. Number i of line l belongs to
+// plane l · line_plane + i · plane.
+struct PixelFormat {
+  int64_t lines = 0, count = 0, line = 0, line_plane = 0, plane = 0;
+};
+
+inline PixelFormat pixel_format(const MapStrides& strides, int64_t fields, int64_t elements) {
+  if (elements > 1 && strides.element == 1 && strides.field == elements) return {1, fields * elements, 0, 0, 1};
+  if (strides.field == 1) return {elements, fields, strides.element, 1, elements};
+  return {};
+}
+
+// A rectangle of pixels: rows and columns from `first` to `last`.
+struct Pixels {
+  int64_t first_row, last_row, first, last;
+};
+
+// Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane.
+template <typename T, typename S, typename RowOffset>
+void copy_to_planes(const S* image, const MapStrides& strides, int64_t fields, int64_t elements, const Pixels& pixels, T* planes,
+                    int64_t to_field, int64_t to_plane, RowOffset row_offset) {
+  if (pixels.first >= pixels.last) return;
+  if constexpr (std::is_same_v<T, S>) {
+    const PixelFormat format = pixel_format(strides, fields, elements);
+    // Fields and elements as one line need planes of equal distance.
+    const bool lies_so = format.lines && (format.plane != 1 || to_field == elements * to_plane);
+    if (strides.column != 1 && lies_so) {
+      const int64_t to_next = format.plane == 1 ? to_plane : to_field;
+      const auto copy = [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        for (int64_t i = pixels.first_row; i < pixels.last_row; ++i)
+          for (int64_t line = 0; line < format.lines; ++line) {
+            const S* from = image + i * strides.row + line * format.line + pixels.first * strides.column;
+            T* to = planes + line * to_plane + row_offset(i) + pixels.first;
+            for_each_block<N>(pixels.last - pixels.first, [&](int64_t j) {
+              for_each_block<N>(format.count, [&](int64_t k) {
+                Square<T, N>::copy(from + j * strides.column + k, strides.column, to + k * to_next + j, to_next);
+              });
+            });
+          }
+      };
+      if (with_square<T>(std::min(pixels.last - pixels.first, format.count), copy)) return;
+    }
+  }
+  for (int64_t field = 0; field < fields; ++field)
+    for (int64_t element = 0; element < elements; ++element) {
+      const S* plane = image + field * strides.field + element * strides.element;
+      for (int64_t i = pixels.first_row; i < pixels.last_row; ++i) {
+        const S* from = plane + i * strides.row;
+        T* to = planes + field * to_field + element * to_plane + row_offset(i);
+        if (strides.column == 1)
+          copy_run(to + pixels.first, from + pixels.first, pixels.last - pixels.first);
+        else
+          for (int64_t j = pixels.first; j < pixels.last; ++j) to[j] = widen(from[j * strides.column]);
+      }
+    }
+}
+
+// How one input plane lies in the scratch: with its zeros, split into stride² phases so that a tap is a constant offset
+// for every stride, each phase one flat row. Without a stride, neighbouring rows share their zero columns.
+struct PlaneLayout {
+  int64_t row = 0, phase = 0, plane = 0, field = 0;  // strides in numbers
+  int64_t flat = 0;                                  // flat length of an output plane, row ends included
+  int64_t row_stride = 1, column_stride = 1;
+
+  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple) {
+    const Axis &r = shape.rows, &c = shape.columns;
+    row_stride = r.stride;
+    column_stride = c.stride;
+    const int64_t reach = c.reach(shape.size), shared = std::max<int64_t>(0, std::min(c.padding, reach - c.out));
+    const int64_t end = std::min(reach, c.in + c.padding);  // of what is not zero
+    row = c.stride == 1 ? std::max(reach - shared, end) : (reach + c.stride - 1) / c.stride;
+    flat = (r.out - 1) * row + c.out;
+    const int64_t rows = (r.reach(shape.size) + r.stride - 1) / r.stride;
+    phase = (rows * row + reach + slack + multiple - 1) / multiple * multiple;
+    plane = phase * r.stride * c.stride;
+    bool zeros = false;
+    for (int tap = 0; tap < shape.taps(); ++tap) zeros |= tap_position(shape, tap).row < 0;
+    field = (shape.in_elements() + zeros) * plane;  // a plane of zeros for the taps that read nothing else
+  }
+
+  // Of a position among the zeros.
+  int64_t offset(int64_t r, int64_t c) const {
+    return (r % row_stride * column_stride + c % column_stride) * phase + r / row_stride * row + c / column_stride;
+  }
+};
+
+// Offset of X[g] from the output pixel's: [orbit][g].
+inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vector<Orbit>& orbits, const PlaneLayout& layout) {
+  std::vector<int64_t> offset;
+  for (const Orbit& orbit : orbits)
+    for (int g = 0; g < shape.order(); ++g) {
+      const Position at = tap_position(shape, moved_tap(shape.group->matrices[g], orbit.tap, shape.size));
+      offset.push_back(at.row < 0 ? shape.in_elements() * layout.plane
+                                  : (shape.lifting ? 0 : g * layout.plane) + layout.offset(at.row, at.column));
+    }
+  return offset;
+}
+
+// Copies one image's planes, [field][element], between the zeros, which stay as they are from image to image.
+template <typename T, typename S>
+void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* image, const MapStrides& strides, T* planes) {
+  const Axis &r = shape.rows, &c = shape.columns;
+  const auto row_offset = [&](int64_t i) { return layout.offset(i + r.padding, 0); };
+  const Pixels read{std::max<int64_t>(0, -r.padding), std::min(r.in, r.reach(shape.size) - r.padding),
+                    std::max<int64_t>(0, -c.padding), std::min(c.in, c.reach(shape.size) - c.padding)};
+  if (c.stride == 1)
+    return copy_to_planes(image, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding, layout.field, layout.plane, row_offset);
+  for (int64_t field = 0; field < shape.in_fields; ++field)
+    for (int64_t element = 0; element < shape.in_elements(); ++element) {
+      const S* plane = image + field * strides.field + element * strides.element;
+      for (int64_t i = read.first_row; i < read.last_row; ++i)
+        // Every stride-th pixel lies in the same phase.
+        for (int64_t j = read.first; j < std::min(read.last, read.first + c.stride); ++j) {
+          const int64_t at = j + c.padding;
+          T* to = planes + field * layout.field + element * layout.plane + row_offset(i) + at % c.stride * layout.phase + at / c.stride;
+          for (int64_t k = j; k < read.last; k += c.stride) *to++ = widen(plane[i * strides.row + k * strides.column]);
+        }
+    }
+}
+
+// to[field][element] = w[element] · from[field][element] for planes of whole vectors.
+template <typename T, typename S>
+void scale_planes(const T* from, const S* w, int64_t fields, int64_t field_stride, int64_t elements, int64_t plane, T* to) {
+  using V = typename Vector<T>::Aligned;
+  for (int64_t field = 0; field < fields; ++field)
+    for (int64_t element = 0; element < elements; ++element) {
+      const int64_t at = field * field_stride + element * plane;
+      const T weight = widen(w[element]);
+      for (int64_t i = at; i < at + plane; i += Vector<T>::lanes)
+        *reinterpret_cast<V*>(to + i) = *reinterpret_cast<const V*>(from + i) * weight;
+    }
+}
