@@ -49,6 +49,7 @@ void multiply(const MultiplyArguments<T>& arguments) {
 #pragma GCC unroll 16
     for (int j = 0; j < Dim; ++j) x[i][j] = a.x + a.plane[i][j];
   const T* __restrict__ w = a.w;
+#pragma GCC unroll 2  // counting takes ports of the multipliers
   for (int64_t at = 0, end = a.steps * Rows * lanes; at < end; at += Rows * lanes, w += Dim * Columns) {
 #pragma GCC unroll 16
     for (int j = 0; j < Dim; ++j) {
