@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
-	@echo "make bench    time reference, dense and F.conv2d"
+	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
 	@echo "make clean    remove .venv, build products and demo/"
 
 demo: $(INSTALLED)
@@ -24,8 +24,8 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest -q
 
 bench: $(INSTALLED)
-	@echo "== bench: reference, dense and F.conv2d; results go to runs/bench/"
-	@$(BIN)/gconv-ext bench --out runs/bench
+	@echo "== bench: every algorithm and F.conv2d on one and on two threads; results go to runs/bench/"
+	@$(BIN)/gconv-ext bench --threads 1 2 --out runs/bench
 
 install: $(INSTALLED)
 
