@@ -69,4 +69,4 @@ LAYERS = [
     LayerCase("D4", 8, 8, 28, 64, banks=3),
 ]
 
-NETWORKS = ["noise_p4_cnn", "noise_relaxed_p4_cnn"]  # one training step each, batch 64, 28 x 28
+NETWORKS = ["noise_p4_cnn", "noise_p4m_cnn", "noise_relaxed_p4_cnn"]  # one training step each, batch 64, 28 x 28

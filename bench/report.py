@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from .contenders import PARTS  # noqa: E402
+
 
 def _settings(rows: list[dict]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["case"], row["pass"]) for row in rows))
@@ -29,8 +31,10 @@ def table(rows: list[dict], about: dict) -> str:
     """The rows in Markdown, with a line on what the numbers mean."""
     meaning = (
         "Milliseconds (median), and the time of each contender over that of the best F.conv2d on an expanded filter (median "
-        "of the interleaved rounds, quartiles in brackets); below 1 is faster than that peer. `expansion` is the network's "
-        "filter expansion alone, forward and backward. The contender that \"auto\" takes is marked."
+        "of the interleaved rounds, quartiles in brackets); below 1 is faster than that peer. The contender that \"auto\" takes "
+        "is marked. Of a training step, `expansion` is the network's filter expansions alone, and `convolutions` its convolution "
+        "layers (with their ReLUs) alone, one after another on the inputs and the gradients that they have in the network, as "
+        "\"auto\" computes them; both forward and backward."
     )
     lines = [f"{_about(about)}.", "", meaning, ""]
     lines += ["| case | pass | threads | contender | ms | ratio | peer | rounds |", "|---|---|---|---|---|---|---|---|"]
@@ -39,8 +43,19 @@ def table(rows: list[dict], about: dict) -> str:
         name = row["contender"] + (" (auto)" if row["auto"] else "")
         setting = f"{row['case']} | {row['pass']} | {row['threads']}"
         lines.append(f"| {setting} | {name} | {row['median_ms']:.3f} | {ratio} | {row['peer']} | {row['rounds']} |")
+    lines += ["", *convolution_shares(rows)]
     lines += ["", "Where \"auto\" was not the fastest algorithm in its memory format, by more than 3%:", ""]
     return "\n".join(lines + (auto_losses(rows) or ["nowhere."])) + "\n"
+
+
+def convolution_shares(rows: list[dict]) -> list[str]:
+    """One line for each network and number of threads: what part of its training step with "auto" the convolutions are."""
+    times = {(row["case"], row["threads"], row["contender"]): row["median_ms"] for row in rows}
+    return [
+        f"* {case}, {_threads(threads)}: the convolutions are {time / times[case, threads, 'auto']:.0%} of the training step"
+        for (case, threads, contender), time in times.items()
+        if contender == "convolutions"
+    ]
 
 
 def auto_losses(rows: list[dict]) -> list[str]:
@@ -66,7 +81,7 @@ def auto_losses(rows: list[dict]) -> list[str]:
 def plot(rows: list[dict], about: dict, path: Path) -> None:
     """Ratio of each contender's time to the best F.conv2d: one row a case and pass, one panel a number of threads."""
     settings, threads = _settings(rows)[::-1], about["threads"]
-    names = [name for name in dict.fromkeys(row["contender"] for row in rows) if name != "expansion"]
+    names = [name for name in dict.fromkeys(row["contender"] for row in rows) if name not in PARTS]
     size = (4.5 + 4.5 * len(threads), 1.1 + 0.3 * len(settings))
     figure, axes = plt.subplots(1, len(threads), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for number, axis in zip(threads, axes[0]):
