@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from .contenders import PARTS  # noqa: E402
+from .memory import ALGORITHMS  # noqa: E402
 
 
 def _settings(rows: list[dict]) -> list[tuple[str, str]]:
@@ -43,9 +44,35 @@ def table(rows: list[dict], about: dict) -> str:
         name = row["contender"] + (" (auto)" if row["auto"] else "")
         setting = f"{row['case']} | {row['pass']} | {row['threads']}"
         lines.append(f"| {setting} | {name} | {row['median_ms']:.3f} | {ratio} | {row['peer']} | {row['rounds']} |")
-    lines += ["", *convolution_shares(rows)]
+    if shares := convolution_shares(rows):
+        lines += ["", *shares]
     lines += ["", "Where \"auto\" was not the fastest algorithm in its memory format, by more than 3%:", ""]
     return "\n".join(lines + (auto_losses(rows) or ["nowhere."])) + "\n"
+
+
+def memory_table(peaks: list[dict], about: dict) -> str:
+    """The rows of memory.measure in Markdown, contiguous / channels last, and where irrep needs more than it may."""
+    l2_mib = about["l2_cache"] / 2**20
+    lines = [
+        "## Memory", "",
+        "MiB at the peak of one call beyond what was there before it, the result (and the gradients) included, as contiguous / "
+        "channels last; each measured in a fresh process as the growth of its resident memory, which is good to about half a MiB.",
+        "", "| case | pass | threads | dense | irrep | F.conv2d |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    found = {(row["case"], row["pass"], row["threads"], row["contender"]): row["peak_mib"] for row in peaks}
+    over = []
+    for setting in dict.fromkeys(key[:3] for key in found):
+        both = {
+            name: [found[(*setting, name)], found[(*setting, f"{name} channels_last")]] for name in ALGORITHMS
+        }
+        cells = [f"{contiguous:.1f} / {last:.1f}" for contiguous, last in both.values()]
+        lines.append(f"| {' | '.join([*map(str, setting), *cells])} |")
+        case, pass_, threads = setting
+        for format, dense, irrep in zip(("contiguous", "channels last"), both["dense"], both["irrep"]):
+            if irrep > dense + threads * l2_mib:
+                over.append(f"* {case}, {pass_}, {_threads(threads)}, {format}: {irrep - dense:.1f} MiB more than dense")
+    lines += ["", f"Where irrep needed more than dense and one second-level cache ({l2_mib:g} MiB) a thread:", ""]
+    return "\n".join(lines + (over or ["nowhere."])) + "\n"
 
 
 def convolution_shares(rows: list[dict]) -> list[str]:

@@ -11,9 +11,10 @@ import torch
 from gconv_ext.errors import InputError
 from gconv_ext.training.results import versions
 
-from .cases import LAYERS, NETWORKS, LayerCase
+from . import memory
+from .cases import LAYERS, MEMORY, NETWORKS, LayerCase
 from .contenders import PEERS, Layer, check, training_steps
-from .report import plot, table
+from .report import memory_table, plot, table
 from .timing import interleaved
 
 COLUMNS = [
@@ -23,8 +24,8 @@ COLUMNS = [
 
 
 def run(out: Path, *, only: str = "", repeats: int = 21, threads: list[int] | None = None) -> None:
-    """Times every case whose name contains `only`, on each number of threads in turn (PyTorch's own number without), and
-    writes out/bench.csv, bench.json, bench.md and bench.png.
+    """Times every case whose name contains `only`, on each number of threads in turn (PyTorch's own number without), measures
+    the peak of memory of those in MEMORY, and writes out/bench.csv, memory.csv, bench.json, bench.md and bench.png.
 
     Raises:
         InputError: no such case, a number of threads below 1 or named twice, or `out` already holds a benchmark.
@@ -42,21 +43,33 @@ def run(out: Path, *, only: str = "", repeats: int = 21, threads: list[int] | No
         raise InputError(f"{out / 'bench.csv'} is there already; give another --out")
     out.mkdir(parents=True, exist_ok=True)
 
+    measured = [case for case in MEMORY if only in case.name]
+    reason = memory.missing_reason()
+    peaks = [] if reason else [row for case in measured for row in memory.measure(case, threads)]
     before = torch.get_num_threads()
     try:
         rows = _rows(layers, networks, threads, repeats)
     finally:
         torch.set_num_threads(before)
 
-    with (out / "bench.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+    _write(out / "bench.csv", COLUMNS, rows)
+    if peaks:
+        _write(out / "memory.csv", memory.COLUMNS, peaks)
+    about = versions() | {"dtype": "float32", "threads": threads, "l2_cache": memory.l2_cache()}
+    (out / "bench.json").write_text(json.dumps(about, indent=1) + "\n")
+    text = table(rows, about)
+    if measured:
+        text += "\n" + (f"Memory was not measured: {reason}.\n" if reason else memory_table(peaks, about))
+    (out / "bench.md").write_text(text)
+    plot(rows, about, out / "bench.png")
+    print(f"written: {out / 'bench.csv'}, {'memory.csv, ' * bool(peaks)}bench.json, bench.md, bench.png")
+
+
+def _write(path: Path, columns: list[str], rows: list[dict]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    about = versions() | {"dtype": "float32", "threads": threads}
-    (out / "bench.json").write_text(json.dumps(about, indent=1) + "\n")
-    (out / "bench.md").write_text(table(rows, about))
-    plot(rows, about, out / "bench.png")
-    print(f"written: {out / 'bench.csv'}, bench.json, bench.md, bench.png")
 
 
 def _rows(layers: list[LayerCase], networks: list[str], threads: list[int], repeats: int) -> list[dict]:
