@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test bench install clean help
+.PHONY: demo test sanitize bench install clean help
 
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
-	@echo "make bench    time reference, dense and F.conv2d"
+	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
 	@echo "make clean    remove .venv, build products and demo/"
 
 demo: $(INSTALLED)
@@ -23,9 +24,13 @@ test: $(INSTALLED)
 	@echo "== test: the whole suite"
 	@$(BIN)/python -m pytest -q
 
+sanitize: $(INSTALLED)
+	@echo "== sanitize: the C++ tests of the kernels, compiled with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@$(BIN)/python -m pytest -q python_tests/csrc
+
 bench: $(INSTALLED)
-	@echo "== bench: reference, dense and F.conv2d; results go to runs/bench/"
-	@$(BIN)/gconv-ext bench --out runs/bench
+	@echo "== bench: every algorithm and F.conv2d on one and on two threads; results go to runs/bench/"
+	@$(BIN)/gconv-ext bench --threads 1 2 --out runs/bench
 
 install: $(INSTALLED)
 

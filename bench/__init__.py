@@ -1,1 +1,2 @@
-"""Benchmarks: correct first, then interleaved, medians with spread, ratios to the strongest fair peer of the same run."""
+"""Benchmarks: correct first, then interleaved, medians with spread, ratios to the strongest fair peer of the same run; and
+peaks of memory."""

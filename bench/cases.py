@@ -69,4 +69,14 @@ LAYERS = [
     LayerCase("D4", 8, 8, 28, 64, banks=3),
 ]
 
-NETWORKS = ["noise_p4_cnn", "noise_relaxed_p4_cnn"]  # one training step each, batch 64, 28 x 28
+# Whose peak of memory is measured.
+MEMORY = [
+    LayerCase("C4", 16, 16, 28, 64),
+    LayerCase("C4", 64, 64, 32, 16),
+    LayerCase("C4", 128, 128, 32, 8),
+    LayerCase("D4", 16, 16, 28, 64),
+    LayerCase("D4", 64, 64, 32, 8),
+    LayerCase("D4", 128, 128, 32, 4),
+]
+
+NETWORKS = ["noise_p4_cnn", "noise_p4m_cnn", "noise_relaxed_p4_cnn"]  # one training step each, batch 64, 28 x 28

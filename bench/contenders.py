@@ -16,6 +16,7 @@ from .cases import LayerCase
 
 OURS = [name for name in ALGORITHMS if name != "auto"]
 PEERS = ["conv2d", "conv2d channels_last"]
+PARTS = ["expansion", "convolutions"]  # of a training step, alone
 
 
 def last(x: Tensor) -> Tensor:
@@ -126,13 +127,32 @@ class ConvNetwork(torch.nn.Module):
         return self.classifier(x.unflatten(1, (-1, self.order)).flatten(2).mean(2))
 
 
+def convolutions(network, x: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Forward and backward of each convolution layer alone, on the input and the gradient that it has in the network."""
+    calls = []
+    hooks = [layer.register_forward_hook(lambda *call: calls.append(call)) for layer in network.features]
+    loss = F.cross_entropy(network(x), labels)
+    for hook in hooks:
+        hook.remove()
+    layers, inputs, outputs = zip(*calls)
+    gradients = torch.autograd.grad(loss, outputs)
+    inputs = [a.detach().requires_grad_(a.requires_grad) for (a,) in inputs]  # an image needs no gradient
+
+    def convolve():
+        for layer, a, gradient in zip(layers, inputs, gradients):
+            torch.autograd.grad(layer(a), [t for t in (a, *layer.parameters()) if t.requires_grad], gradient)
+
+    return convolve
+
+
 def training_steps(name: str) -> dict[str, Callable[[], object]]:
     """Forward and backward of a whole network on a batch of 64 digits, by algorithm, and of its copy from F.conv2d;
-    "expansion" runs the network's filter expansions alone, forward and backward."""
+    "expansion" runs the network's filter expansions alone, "convolutions" its convolution layers alone, as "auto" computes
+    them; both forward and backward."""
     torch.manual_seed(0)
     x, labels = torch.randn(64, 1, 28, 28), torch.randint(10, (64,))
     network = create_model(name)
-    networks = {algorithm: create_model(name, algorithm=algorithm) for algorithm in OURS}
+    networks = {algorithm: create_model(name, algorithm=algorithm) for algorithm in ALGORITHMS}
     for other in networks.values():
         other.load_state_dict(network.state_dict())
     networks["conv2d channels_last"] = ConvNetwork(network)
@@ -153,4 +173,5 @@ def training_steps(name: str) -> dict[str, Callable[[], object]]:
 
     shapes = [functional.expand_filter(layer.weight, getattr(layer, "relaxed_weight", None), group=layer.group).shape for layer in network.features]
     gradients = {shape: torch.randn(shape) for shape in shapes}
-    return {name: lambda other=other: step(other) for name, other in networks.items()} | {"expansion": expand}
+    steps = {name: lambda other=other: step(other) for name, other in networks.items()}
+    return steps | dict(zip(PARTS, (expand, convolutions(network, x, labels))))

@@ -74,14 +74,16 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="time reference, dense and F.conv2d on the layers of the papers",
+        help="time every algorithm and F.conv2d on the layers of the papers",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     bench.set_defaults(command=_bench)
     bench.add_argument("--out", type=Path, required=True, help="folder for the table, the CSV file and the plot")
     bench.add_argument("--only", metavar="TEXT", default="", help="only the cases whose name contains TEXT")
     bench.add_argument("--repeats", type=int, default=21, help="timed rounds; each round runs every contender once")
-    bench.add_argument("--threads", type=int, help="threads of PyTorch; its own choice without")
+    bench.add_argument(
+        "--threads", type=int, nargs="+", metavar="N", help="numbers of threads, timed in turn; PyTorch's own number without"
+    )
     return parser
 
 

@@ -1,8 +1,10 @@
 import csv
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from gconv_ext.cli import main
 
@@ -39,7 +41,9 @@ def test_training_extra_is_asked_for(tmp_path):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench") / "new"
-    assert main(["bench", "--out", str(out), "--only", "C4 lift 1-6", "--repeats", "2"]) == 0
+    before = torch.get_num_threads()
+    assert main(["bench", "--out", str(out), "--only", "C4 lift 1-6", "--repeats", "2", "--threads", "1", "2"]) == 0
+    assert torch.get_num_threads() == before
     return out
 
 
@@ -48,12 +52,16 @@ def test_bench(measured):
     algorithms = {"reference", "dense", "irrep", "conv2d"}
     contenders = algorithms | {f"{name} channels_last" for name in algorithms}
     for pass_ in ("forward", "forward + backward"):
-        assert {row["contender"] for row in rows if row["pass"] == pass_} == contenders
+        for threads in ("1", "2"):
+            found = [row["contender"] for row in rows if (row["pass"], row["threads"]) == (pass_, threads)]
+            assert len(found) == len(contenders) and set(found) == contenders
     for row in rows:
         assert row["peer"] in ("conv2d", "conv2d channels_last") and float(row["median_ms"]) > 0
         assert row["contender"] != row["peer"] or float(row["ratio"]) == 1
     assert (measured / "bench.png").read_bytes().startswith(b"\x89PNG")
-    assert "C4 lift 1-6 L=3 output 28² x64 | forward | dense" in (measured / "bench.md").read_text()
+    table = (measured / "bench.md").read_text()
+    assert "1 and 2 threads, torch" in table and "C4 lift 1-6 L=3 output 28² x64 | forward | 2 | dense" in table
+    assert json.loads((measured / "bench.json").read_text())["threads"] == [1, 2]
 
 
 def test_bench_overwrites_nothing(measured, capsys):
@@ -67,6 +75,9 @@ def test_bench_refuses(tmp_path, capsys):
     assert main(["bench", "--out", str(tmp_path), "--only", "nothing"]) == 2
     assert "no case contains 'nothing'; the cases are: C4 lift 1-10" in capsys.readouterr().err
     assert main(["bench", "--out", str(tmp_path), "--repeats", "0"]) == 2
+    for threads in (["0"], ["2", "2"]):
+        assert main(["bench", "--out", str(tmp_path), "--threads", *threads]) == 2
+        assert f"--threads must be different numbers of at least 1, got {' '.join(threads)}" in capsys.readouterr().err
 
 
 def test_bench_checks_before_it_times(tmp_path, monkeypatch):

@@ -6,15 +6,16 @@ import inspect
 
 from torch import nn
 
-from .noise import NoiseP4CNN, NoisePlainCNN, NoiseRelaxedP4CNN
+from .noise import NoiseP4CNN, NoiseP4MCNN, NoisePlainCNN, NoiseRelaxedP4CNN
 
 _MODELS = {
     "noise_plain_cnn": NoisePlainCNN,
     "noise_p4_cnn": NoiseP4CNN,
+    "noise_p4m_cnn": NoiseP4MCNN,
     "noise_relaxed_p4_cnn": NoiseRelaxedP4CNN,
 }
 
-__all__ = ["create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseRelaxedP4CNN"]
+__all__ = ["create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseP4MCNN", "NoiseRelaxedP4CNN"]
 
 
 def list_models() -> list[str]:

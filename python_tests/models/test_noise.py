@@ -3,24 +3,43 @@ import torch
 
 from gconv_ext import create_model, equivariance_error, list_models
 
-COUNTS = {"noise_plain_cnn": 25750, "noise_p4_cnn": 25400, "noise_relaxed_p4_cnn": 27544}
+COUNTS = {"noise_plain_cnn": 25750, "noise_p4_cnn": 25400, "noise_relaxed_p4_cnn": 27544}  # as paper 1 states them
+GROUP_NETWORKS = ["noise_p4_cnn", "noise_p4m_cnn", "noise_relaxed_p4_cnn"]
 
 
-@pytest.mark.parametrize("name, count", COUNTS.items())
-def test_parameter_counts_of_paper_1(name, count):
+@pytest.mark.parametrize("name, count", [*COUNTS.items(), ("noise_p4m_cnn", 24839)])
+def test_parameter_counts(name, count):
     network = create_model(name)
     assert sum(p.numel() for p in network.parameters()) == count
     assert network(torch.randn(2, 1, 28, 28)).shape == (2, 10)
     assert name in list_models()
 
 
-@pytest.mark.parametrize("name, invariant", [("noise_plain_cnn", False), ("noise_p4_cnn", True), ("noise_relaxed_p4_cnn", True)])
-def test_invariance(name, invariant):
+@pytest.mark.parametrize("name, group, invariant", [
+    ("noise_plain_cnn", "C4", False), ("noise_p4_cnn", "C4", True), ("noise_p4_cnn", "D4", False), ("noise_p4m_cnn", "D4", True),
+    ("noise_relaxed_p4_cnn", "C4", True),
+])  # fmt: skip
+def test_invariance(name, group, invariant):
     network = create_model(name).double()
     with torch.no_grad():  # make the features matter as much as the classifier's bias
         network.classifier.weight.mul_(100)
-    worst = equivariance_error(network, torch.randn(2, 1, 12, 12).double(), "C4").worst
+    worst = equivariance_error(network, torch.randn(2, 1, 12, 12).double(), group).worst
     assert worst < 1e-12 if invariant else worst > 1e-3
+
+
+@pytest.mark.parametrize("name", GROUP_NETWORKS)
+def test_algorithms_agree(name):
+    """Logits, and the gradients of every parameter."""
+    network, x = create_model(name, algorithm="reference").double(), torch.randn(2, 1, 9, 9).double()
+    want = network(x)
+    want_gradients = torch.autograd.grad(want.square().sum(), list(network.parameters()))
+    for algorithm in ("auto", "dense", "irrep"):
+        other = create_model(name, algorithm=algorithm).double()
+        other.load_state_dict(network.state_dict())
+        got = other(x)
+        assert torch.allclose(got, want, rtol=1e-10)
+        for g, w in zip(torch.autograd.grad(got.square().sum(), list(other.parameters())), want_gradients):
+            assert torch.allclose(g, w, rtol=1e-10, atol=1e-10 * w.abs().max().item())
 
 
 @pytest.mark.parametrize("relax_on", ["output", "input"])
