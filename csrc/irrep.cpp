@@ -6,6 +6,7 @@
 #include <ATen/ops/empty_strided.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "checks.h"
@@ -111,6 +112,16 @@ int64_t checked_banks(const std::optional<at::Tensor>& relaxed_weight, std::stri
   return relaxed_weight->size(0);
 }
 
+void check_weight_dim(const at::Tensor& weight, int64_t bank_axis) {
+  TORCH_CHECK_VALUE(weight.dim() == 4 + bank_axis || weight.dim() == 5 + bank_axis, "weight must have ", 4 + bank_axis, " (lifting) or ",
+                    5 + bank_axis, " (group convolution) dimensions", bank_axis ? " with a relaxed_weight" : "", ", got shape ", weight.sizes());
+}
+
+// Numbers of the transformed weight for one (bank, output field, input field).
+int64_t steps_numbers(const ConvShape& shape) { return static_cast<int64_t>(orbits(shape).size()) * shape.order(); }
+
+at::ScalarType sums_type(const at::Tensor& map) { return map.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
 void run_fprop(const cpu::IrrepFpropParams& params) {
   const ConvShape& s = params.shape;
   const int64_t images = s.batch * s.groups;
@@ -125,11 +136,11 @@ void run_fprop(const cpu::IrrepFpropParams& params) {
 }  // namespace
 
 at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
-                           const std::optional<at::Tensor>& bias, std::string_view group, std::string_view relax_on,
-                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool relu) {
+                           const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& transformed_weight,
+                           std::string_view group, std::string_view relax_on, at::IntArrayRef stride, at::IntArrayRef padding,
+                           at::IntArrayRef dilation, int64_t groups, bool relu) {
   const int64_t bank_axis = relaxed_weight ? 1 : 0;
-  TORCH_CHECK_VALUE(weight.dim() >= 4 + bank_axis, "weight must have ", 4 + bank_axis, " (lifting) or ", 5 + bank_axis,
-                    " (group convolution) dimensions", bank_axis ? " with a relaxed_weight" : "", ", got shape ", weight.sizes());
+  check_weight_dim(weight, bank_axis);
   const int64_t out_fields = weight.size(bank_axis);
   cpu::IrrepFpropParams params;
   params.type = scalar_type(x, "x");
@@ -156,8 +167,46 @@ at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const 
   params.relu = relu;
   params.y = y.mutable_data_ptr();
   params.y_strides = map_strides(y);
+  const at::Tensor transformed_c = transformed_weight ? transformed_weight->contiguous() : at::Tensor();
+  if (transformed_weight) {
+    check_shape(*transformed_weight, "transformed_weight", {weight.numel() / (s.lifting ? s.taps() : s.order() * s.taps()) * steps_numbers(s)});
+    TORCH_CHECK_TYPE(transformed_weight->scalar_type() == sums_type(x), "transformed_weight must be ", sums_type(x), ", got ",
+                     transformed_weight->scalar_type());
+    params.transformed_weight = transformed_c.const_data_ptr();
+  }
   run_fprop(params);
   return y;
+}
+
+at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
+                                      std::string_view group, std::string_view relax_on, int64_t groups) {
+  const int64_t bank_axis = relaxed_weight ? 1 : 0;
+  check_weight_dim(weight, bank_axis);
+  cpu::IrrepFpropParams params;
+  params.type = scalar_type(weight, "weight");
+  params.relax_input = relaxes_input(relax_on) && relaxed_weight;
+  ConvShape& s = params.shape;
+  s.group = checked_group(group);
+  s.lifting = weight.dim() == 4 + bank_axis;
+  const int64_t out_fields = weight.size(bank_axis);
+  TORCH_CHECK_VALUE(groups >= 1 && out_fields % groups == 0, "groups must divide the ", out_fields, " output fields, got ", groups);
+  check_not_empty(weight);
+  check_taps(weight.size(-1));
+  s.groups = groups;
+  s.in_fields = weight.size(bank_axis + 1);
+  s.out_fields = out_fields / groups;
+  s.size = static_cast<int>(weight.size(-1));
+  s.rows.in = s.columns.in = s.size;
+  s.rows.out = s.columns.out = 1;
+  const int64_t banks = checked_banks(relaxed_weight, group, s.lifting, params.relax_input, weight, "weight");
+  params.banks = std::max<int64_t>(1, banks);
+  check_shape(weight, "weight", weight_sizes(s, banks));
+  const at::Tensor weight_c = weight.contiguous();
+  params.weight = weight_c.const_data_ptr();
+  const auto plan = cpu::plan_irrep_fprop(params);
+  at::Tensor transformed = at::empty({plan->transformed_numbers()}, weight.options().dtype(sums_type(weight)));
+  std::memcpy(transformed.mutable_data_ptr(), plan->transformed_weight(), transformed.nbytes());
+  return transformed;
 }
 
 // <dy, fprop(x, ψ)> = <dx, x> makes dx an fprop of dy over the same group, with spread = stride, padding' = dilation (k − 1) −

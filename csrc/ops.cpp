@@ -11,8 +11,10 @@ TORCH_LIBRARY(gconv_ext, m) {
       "expand_filter_backward(Tensor grad_filter, Tensor weight, Tensor? relaxed_weight, str group, str relax_on, "
       "bool[2] output_mask) -> (Tensor grad_weight, Tensor grad_relaxed_weight)");
   m.def(
-      "irrep_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, str group, str relax_on, int[] stride, "
-      "int[] padding, int[] dilation, int groups, bool relu) -> Tensor");
+      "irrep_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
+      "str relax_on, int[] stride, int[] padding, int[] dilation, int groups, bool relu) -> Tensor");
+  m.def(
+      "irrep_transform_weight(Tensor weight, Tensor? relaxed_weight, str group, str relax_on, int groups) -> Tensor");
   m.def(
       "irrep_dgrad(Tensor dy, Tensor weight, Tensor? relaxed_weight, str group, str relax_on, SymInt[] input_size, "
       "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
@@ -25,6 +27,7 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("expand_filter", &gconv::expand_filter_cpu);
   m.impl("expand_filter_backward", &gconv::expand_filter_backward_cpu);
   m.impl("irrep_fprop", &gconv::irrep_fprop_cpu);
+  m.impl("irrep_transform_weight", &gconv::irrep_transform_weight_cpu);
   m.impl("irrep_dgrad", &gconv::irrep_dgrad_cpu);
   m.impl("irrep_wgrad", &gconv::irrep_wgrad_cpu);
 }

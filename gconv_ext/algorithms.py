@@ -144,7 +144,7 @@ def irrep_cost(call: Convolution) -> float:
     butterflies, the numbers read and written, and for L filter banks L times all that and their weighted sum."""
     s = _sizes(call)
     # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
-    orbits = s.taps if not call.lifting else -(-s.taps // s.order) + (s.taps > 1)
+    orbits = call.group.tap_orbits(call.weight.shape[-1]) if call.lifting else s.taps
     flat = s.height * (s.width + call.padding[1])  # pixels, with the ends of rows that lie between them
     idle = -(-flat // _PIXELS) * _PIXELS / (s.height * s.width)
     # dgrad of a strided convolution spreads dy among zeros and multiplies them too.

@@ -111,18 +111,19 @@ class ConvOptions(NamedTuple):
 
 
 class IrrepFprop(torch.autograd.Function):
-    """fprop(x, ψ, w) + bias, and ReLU of that when asked: x, weight, relaxed_weight or None, bias or None, relu, then
-    ConvOptions -> y."""
+    """fprop(x, ψ, w) + bias, and ReLU of that when asked: x, weight, relaxed_weight or None, bias or None,
+    transformed weight or None, relu, then ConvOptions -> y."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, weight, relaxed_weight, bias, relu, group, relax_on, stride, padding, dilation, groups):
-        return ops.irrep_fprop(x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups, relu)
+    def forward(x, weight, relaxed_weight, bias, transformed, relu, group, relax_on, stride, padding, dilation, groups):
+        options = (group, relax_on, stride, padding, dilation, groups, relu)
+        return ops.irrep_fprop(x, weight, relaxed_weight, bias, transformed, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, relaxed_weight, _, ctx.relu, *ctx.options = inputs
+        x, weight, relaxed_weight, _, _, ctx.relu, *ctx.options = inputs
         ctx.save_for_backward(x, weight, relaxed_weight, output if ctx.relu else None)
 
     @staticmethod
@@ -134,7 +135,7 @@ class IrrepFprop(torch.autograd.Function):
         dx = irrep_dgrad(dy, weight, relaxed_weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
         dweight = IrrepWgrad.apply(x, dy, relaxed_weight, weight.shape[-1], *ctx.options) if need_weight else None
         drelaxed_weight = irrep_rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
-        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 7
+        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 8
 
 
 class IrrepDgrad(torch.autograd.Function):
@@ -156,7 +157,7 @@ class IrrepDgrad(torch.autograd.Function):
     def backward(ctx, grad_dx):
         dy, weight, relaxed_weight = ctx.saved_tensors
         need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
-        d_dy = IrrepFprop.apply(grad_dx, weight, relaxed_weight, None, False, *ctx.options) if need_dy else None
+        d_dy = IrrepFprop.apply(grad_dx, weight, relaxed_weight, None, None, False, *ctx.options) if need_dy else None
         d_weight = IrrepWgrad.apply(grad_dx, dy, relaxed_weight, weight.shape[-1], *ctx.options) if need_weight else None
         d_relaxed_weight = irrep_rgrad(grad_dx, weight, dy, *ctx.options) if need_relaxed_weight else None
         return d_dy, d_weight, d_relaxed_weight, *(None,) * 7
@@ -181,7 +182,7 @@ class IrrepWgrad(torch.autograd.Function):
         x, dy, relaxed_weight = ctx.saved_tensors
         need_x, need_dy, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_x = irrep_dgrad(dy, grad_weight, relaxed_weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
-        d_dy = IrrepFprop.apply(x, grad_weight, relaxed_weight, None, False, *ctx.options) if need_dy else None
+        d_dy = IrrepFprop.apply(x, grad_weight, relaxed_weight, None, None, False, *ctx.options) if need_dy else None
         d_relaxed_weight = irrep_rgrad(x, grad_weight, dy, *ctx.options) if need_relaxed_weight else None
         return d_x, d_dy, d_relaxed_weight, *(None,) * 7
 
@@ -219,14 +220,15 @@ def irrep_rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
     else:
         # [L, groups · O', …] -> [groups · L · O', …]: the banks of a block of fields stay in their block.
         weight = weight.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
-        by_bank = IrrepFprop.apply(x, weight, None, None, False, *options).unflatten(1, (groups, banks, -1))
+        by_bank = IrrepFprop.apply(x, weight, None, None, None, False, *options).unflatten(1, (groups, banks, -1))
         product = by_bank * dy.unflatten(1, (groups, 1, -1))
     return product.sum((0, 1, 3, 5, 6)).to(dtype)
 
 
 def irrep_conv2d(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, options: ConvOptions
-) -> Tensor:
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed: Tensor | None, relu: bool,
+    options: ConvOptions,
+) -> Tensor:  # fmt: skip
     """The irrep algorithm's lifting or group convolution, strict or relaxed, then ReLU if asked, in one pass; differentiable
-    to every order.  Shapes as in functional."""
-    return IrrepFprop.apply(x, weight, relaxed_weight, bias, relu, *options)
+    to every order.  Shapes as in functional; `transformed` as in ops.irrep_fprop."""
+    return IrrepFprop.apply(x, weight, relaxed_weight, bias, transformed, relu, *options)

@@ -6,6 +6,8 @@ package writes a rotation by hand.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -76,6 +78,13 @@ class PointGroup:
     def has_quarter_turn(self) -> bool:
         """Whether some element exchanges rows and columns."""
         return any(turns % 2 for turns, _ in self._moves)
+
+    @functools.lru_cache
+    def tap_orbits(self, size: int) -> int:
+        """How many orbits the group makes of the taps of a size × size kernel."""
+        offsets = range(1 - size, size, 2)  # from the centre, doubled
+        matrices = [_matrix(*move) for move in self._moves]
+        return len({min((a * r + b * c, d * r + e * c) for (a, b), (d, e) in matrices) for r in offsets for c in offsets})
 
     def __repr__(self) -> str:
         return f"PointGroup({self.name!r})"

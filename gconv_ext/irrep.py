@@ -12,14 +12,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import autograd
+from . import autograd, ops
+from .kept import Kept, may_keep
+
+_kept_transform = Kept(lambda *arguments: ops.irrep_transform_weight(*arguments))
 
 
 def conv2d(
     x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, options: autograd.ConvOptions
 ) -> Tensor:
     """Shapes as in functional, unchecked; `relu` is applied in the same pass."""
+    transformed = None
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, relaxed_weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, relaxed_weight, bias))
-    return autograd.irrep_conv2d(x, weight, relaxed_weight, bias, relu, options)
+    elif may_keep(weight, relaxed_weight):
+        transformed = _kept_transform(weight, relaxed_weight, options.group, options.relax_on, options.groups)
+    return autograd.irrep_conv2d(x, weight, relaxed_weight, bias, transformed, relu, options)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -61,12 +62,18 @@ def expand_filter_backward(
 
 
 def irrep_fprop(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, group: str, relax_on: str,
-    stride: list[int], padding: list[int], dilation: list[int], groups: int, relu: bool,
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed_weight: Tensor | None,
+    group: str, relax_on: str, stride: list[int], padding: list[int], dilation: list[int], groups: int, relu: bool,
 ) -> Tensor:  # fmt: skip
-    """The op gconv_ext::irrep_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional."""
+    """The op gconv_ext::irrep_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional.
+    `transformed_weight` is None or what irrep_transform_weight made of the same weight."""
     options = (group, relax_on, stride, padding, dilation, groups, relu)
-    return torch.ops.gconv_ext.irrep_fprop(x, weight, relaxed_weight, bias, *options)
+    return torch.ops.gconv_ext.irrep_fprop(x, weight, relaxed_weight, bias, transformed_weight, *options)
+
+
+def irrep_transform_weight(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, groups: int) -> Tensor:
+    """The op gconv_ext::irrep_transform_weight: [numbers], in an order of this processor's.  No derivative."""
+    return torch.ops.gconv_ext.irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups)
 
 
 def irrep_dgrad(
@@ -121,12 +128,20 @@ if _missing_reason is None:
         return grad_weight, grad_relaxed_weight
 
     @torch.library.register_fake("gconv_ext::irrep_fprop")
-    def _(x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups, relu):
+    def _(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
         size = [
             (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
             for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
         ]
         return _empty_map_like(x, weight.shape[relaxed_weight is not None], as_group(group).order, *size)
+
+    @torch.library.register_fake("gconv_ext::irrep_transform_weight")
+    def _(weight, relaxed_weight, group, relax_on, groups):
+        lifting, size = weight.dim() == 4 + (relaxed_weight is not None), weight.shape[-1]
+        # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
+        orbits = as_group(group).tap_orbits(int(size)) if lifting else size**2
+        pairs = math.prod(weight.shape[: -2 if lifting else -3])
+        return weight.new_empty((pairs * orbits * as_group(group).order,), dtype=torch.promote_types(weight.dtype, torch.float32))
 
     @torch.library.register_fake("gconv_ext::irrep_dgrad")
     def _(dy, weight, relaxed_weight, group, relax_on, input_size, stride, padding, dilation, groups):

@@ -101,3 +101,8 @@ def test_bad_values(function, message):
 def test_bad_types(function):
     with pytest.raises(TypeError):
         function()
+
+
+@pytest.mark.parametrize("group, size, orbits", [("C1", 3, 9), ("C4", 3, 3), ("C4", 2, 1), ("D1", 3, 6), ("C2", 5, 13), ("D4", 5, 6), ("D4", 1, 1)])
+def test_tap_orbits(group, size, orbits):
+    assert PointGroup(group).tap_orbits(size) == orbits

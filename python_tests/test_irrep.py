@@ -138,8 +138,11 @@ def test_opcheck(kind, group, last, banks):
     weight = torch.randn(banks, *weight.shape) if banks else weight
     if last:
         x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
-    y = ops.irrep_fprop(x, weight, relaxed_weight, bias, *options, False)
-    torch.library.opcheck(torch.ops.gconv_ext.irrep_fprop, (x, weight, relaxed_weight, bias, *options, False))
+    y = ops.irrep_fprop(x, weight, relaxed_weight, bias, None, *options, False)
+    torch.library.opcheck(torch.ops.gconv_ext.irrep_fprop, (x, weight, relaxed_weight, bias, None, *options, False))
+    torch.library.opcheck(torch.ops.gconv_ext.irrep_transform_weight, (weight, relaxed_weight, *options[:2], 2))
+    transformed = ops.irrep_transform_weight(weight, relaxed_weight, *options[:2], 2)
+    assert torch.equal(ops.irrep_fprop(x, weight, relaxed_weight, bias, transformed, *options, False), y)
     torch.library.opcheck(torch.ops.gconv_ext.irrep_wgrad, (x, y, relaxed_weight, *options[:2], 3, *options[2:]))
     if kind == "group":
         arguments = (y, weight, relaxed_weight, *options[:2], [7, 8], *options[2:])
@@ -148,8 +151,8 @@ def test_opcheck(kind, group, last, banks):
 
 def test_relu_in_the_same_pass(group):
     x, weight, bias, options = op_arguments("group", group)
-    plain = ops.irrep_fprop(x, weight, None, bias, *options, False)
-    assert torch.equal(ops.irrep_fprop(x, weight, None, bias, *options, True), plain.relu())
+    plain = ops.irrep_fprop(x, weight, None, bias, None, *options, False)
+    assert torch.equal(ops.irrep_fprop(x, weight, None, bias, None, *options, True), plain.relu())
 
 
 BAD_FPROP = [
@@ -168,6 +171,8 @@ BAD_FPROP = [
     (ValueError, dict(stride=[0, 1]), "stride must be two numbers of at least 1, got [0, 1]"),
     (ValueError, dict(padding=[0]), "padding must be two numbers of at least 0, got [0]"),
     (ValueError, dict(dilation=[1, 0]), "dilation must be two numbers of at least 1"),
+    (ValueError, dict(transformed_weight=torch.ones(7)), "transformed_weight must have shape [216], got [7]"),
+    (TypeError, dict(transformed_weight=torch.ones(216).double()), "transformed_weight must be Float, got Double"),
     (ValueError, dict(relax_on="both"), "relax_on must be 'input' or 'output', got 'both'"),
     (ValueError, dict(weight=torch.ones(3, 2, 3, 3), relaxed_weight=torch.ones(2, 4)), "weight must have 5 (lifting) or 6 (group convolution) dimensions with a relaxed_weight"),
     (ValueError, dict(weight=torch.ones(2, 3, 2, 4, 3, 3), relaxed_weight=torch.ones(2, 3)), "relaxed_weight must have shape [2, 4], got [2, 3]"),
@@ -181,8 +186,8 @@ BAD_FPROP = [
 @pytest.mark.parametrize("error_type, changed, message", BAD_FPROP)
 def test_the_op_checks_its_own_arguments(error_type, changed, message):
     good = dict(
-        x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(3, 2, 4, 3, 3), relaxed_weight=None, bias=None, group="C4",
-        relax_on="output", stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, relu=False,
+        x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(3, 2, 4, 3, 3), relaxed_weight=None, bias=None, transformed_weight=None,
+        group="C4", relax_on="output", stride=[1, 1], padding=[0, 0], dilation=[1, 1], groups=1, relu=False,
     )  # fmt: skip
     with pytest.raises(error_type) as error:
         torch.ops.gconv_ext.irrep_fprop(*(good | changed).values())

@@ -20,6 +20,7 @@ struct IrrepFpropParams {
   const void* x = nullptr;       // [B, groups · C_in, (|P|,) H, W]
   MapStrides x_strides;
   const void* weight = nullptr;  // [L, groups · C_out, C_in, (|P|,) k, k], contiguous
+  const void* transformed_weight = nullptr;  // of a plan with the same weight, group, lifting, groups and L; or nullptr
   const void* relaxed_weight = nullptr;  // w [L, |P|], contiguous, or nullptr when L is 1
   int64_t banks = 1;                     // L
   bool relax_input = false;              // w weighs the elements of x, else those of y
@@ -35,6 +36,9 @@ class IrrepFpropPlan {
   virtual ~IrrepFpropPlan() = default;
   // Work is counted in parts of images: unit = (image · groups + block of fields) · parts + part.
   virtual void run(int64_t begin, int64_t end, int64_t parts) const = 0;
+  // What the matrix products read, [numbers] of the type that sums are formed in.
+  virtual const void* transformed_weight() const = 0;
+  virtual int64_t transformed_numbers() const = 0;
 };
 
 std::unique_ptr<IrrepFpropPlan> plan_irrep_fprop(const IrrepFpropParams& params,

@@ -67,6 +67,9 @@ class Phases final : public IrrepFpropPlan {
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     for (const auto& plan : plans_) plan->run(begin, end, parts);
   }
+  // Each phase has weights of its own; nobody asks for them.
+  const void* transformed_weight() const override { return nullptr; }
+  int64_t transformed_numbers() const override { return 0; }
 
  private:
   std::vector<std::unique_ptr<IrrepFpropPlan>> plans_;

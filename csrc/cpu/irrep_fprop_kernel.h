@@ -42,10 +42,13 @@ class IrrepFprop final : public IrrepFpropPlan {
     weights_stay_ = steps_ * weight_bytes <= kFarCache / 2;
     tile_sums_ = columns_ * order * micro_pixels;
     macro_tile_ = std::max<int64_t>(1, (weights_stay_ ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
-    packed_.resize(s_.groups * columns_ * steps_ * order);
-    T* next = packed_.data();
+    if (!p_.transformed_weight) transformed_.resize(transformed_numbers());
+    T* next = const_cast<T*>(static_cast<const T*>(transformed_weight()));  // written only where it is ours
     for (int64_t block = 0; block < s_.groups; ++block) pack(block, next);
   }
+
+  const void* transformed_weight() const override { return p_.transformed_weight ? p_.transformed_weight : transformed_.data(); }
+  int64_t transformed_numbers() const override { return s_.groups * columns_ * steps_ * order; }
 
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     // Those of x, then, relaxed on the input, w_l · x for each bank.
@@ -115,6 +118,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     } else {
       add_calls(targets, next);
     }
+    if (p_.transformed_weight) return;
     // Transforms ψ, scaled here for the inverse transform of the results.
     constexpr auto scale = inverse_scales<Group>();
     const int64_t count = static_cast<int64_t>(orbits_.size()), numbers = s_.in_elements() * s_.taps();
@@ -371,5 +375,5 @@ class IrrepFprop final : public IrrepFpropPlan {
   int64_t block_steps_, plane_;  // steps in the buffer; numbers between its planes
   std::vector<Call> calls_;      // [block of fields][call]
   std::vector<DirectCall> direct_calls_;
-  std::vector<T> packed_;
+  std::vector<T> transformed_;
 };
