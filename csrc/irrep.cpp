@@ -4,9 +4,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/threshold_backward.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "checks.h"
@@ -120,6 +122,15 @@ void check_weight_dim(const at::Tensor& weight, int64_t bank_axis) {
 // Numbers of the transformed weight for one (bank, output field, input field).
 int64_t steps_numbers(const ConvShape& shape) { return static_cast<int64_t>(orbits(shape).size()) * shape.order(); }
 
+// The gradient, and what masks it while it is read; masked at once where the two lie differently in memory.
+std::pair<at::Tensor, const void*> masked_gradient(const at::Tensor& dy, const std::optional<at::Tensor>& activated) {
+  if (!activated) return {dy, nullptr};
+  check_shape(*activated, "activated", dy.sizes());
+  check_like(*activated, "activated", dy, "dy");
+  if (activated->strides() == dy.strides()) return {dy, activated->const_data_ptr()};
+  return {at::threshold_backward(dy, *activated, 0), nullptr};
+}
+
 at::ScalarType sums_type(const at::Tensor& map) { return map.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 void run_fprop(const cpu::IrrepFpropParams& params) {
@@ -211,12 +222,13 @@ at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optio
 
 // <dy, fprop(x, ψ)> = <dx, x> makes dx an fprop of dy over the same group, with spread = stride, padding' = dilation (k − 1) −
 // padding, ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b], and relaxed on the other side.
-at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
-                           std::string_view group, std::string_view relax_on, at::IntArrayRef input_size, at::IntArrayRef stride,
+at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
+                           const std::optional<at::Tensor>& activated, std::string_view group, std::string_view relax_on, at::IntArrayRef input_size, at::IntArrayRef stride,
                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
   const int64_t bank_axis = relaxed_weight ? 1 : 0;
   TORCH_CHECK_VALUE(weight.dim() == 5 + bank_axis && weight.size(-1) == weight.size(-2), "weight must be [", bank_axis ? "L, " : "",
                     "C_out, C_in, |P|, k, k], got shape ", weight.sizes());
+  const auto [dy, mask] = masked_gradient(dy_, activated);
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   check_pair(input_size, "input_size", 1);
   const int64_t size = weight.size(-1), order = checked_group(group)->order, taps = size * size;
@@ -288,6 +300,7 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, const
 
   at::Tensor dx = empty_map_like(dy, groups * s.out_fields, order, s.rows.out, s.columns.out);
   params.x = dy.const_data_ptr();
+  params.x_activated = mask;
   params.x_strides = map_strides(dy);
   params.weight = reindexed.const_data_ptr();
   params.relaxed_weight = banks ? relaxed_weight_c.const_data_ptr() : nullptr;
@@ -298,9 +311,10 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, const
   return dx;
 }
 
-at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, const std::optional<at::Tensor>& relaxed_weight,
-                           std::string_view group, std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
+at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy_, const std::optional<at::Tensor>& relaxed_weight,
+                           const std::optional<at::Tensor>& activated, std::string_view group, std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  const auto [dy, mask] = masked_gradient(dy_, activated);
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   cpu::IrrepWgradParams params;
   params.type = scalar_type(x, "x");
@@ -316,6 +330,7 @@ at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, const std:
   params.x = x.const_data_ptr();
   params.x_strides = map_strides(x);
   params.dy = dy.const_data_ptr();
+  params.dy_activated = mask;
   params.dy_strides = map_strides(dy);
   const int64_t bank_bytes = grad_weight.nbytes() / std::max<int64_t>(1, banks), row_bytes = s.order() * x.element_size();
   for (int64_t bank = 0; bank < std::max<int64_t>(1, banks); ++bank) {

@@ -17,14 +17,16 @@ at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const 
 at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                                       std::string_view group, std::string_view relax_on, int64_t groups);
 
+// dy counts where `activated`, the convolution's result after ReLU, is above 0; everywhere without it.
+
 // The gradient to an input of input_size (height, width). Group convolution only: the gradient to an image has no group
 // axis, so there is nothing to save on the way to it.
 at::Tensor irrep_dgrad_cpu(const at::Tensor& dy, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
-                           std::string_view group, std::string_view relax_on, at::IntArrayRef input_size, at::IntArrayRef stride,
+                           const std::optional<at::Tensor>& activated, std::string_view group, std::string_view relax_on, at::IntArrayRef input_size, at::IntArrayRef stride,
                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
 
 at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy, const std::optional<at::Tensor>& relaxed_weight,
-                           std::string_view group, std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
+                           const std::optional<at::Tensor>& activated, std::string_view group, std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
 
 }  // namespace gconv

@@ -16,11 +16,11 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "irrep_transform_weight(Tensor weight, Tensor? relaxed_weight, str group, str relax_on, int groups) -> Tensor");
   m.def(
-      "irrep_dgrad(Tensor dy, Tensor weight, Tensor? relaxed_weight, str group, str relax_on, SymInt[] input_size, "
-      "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
+      "irrep_dgrad(Tensor dy, Tensor weight, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, "
+      "SymInt[] input_size, int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
   m.def(
-      "irrep_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, str group, str relax_on, int kernel_size, int[] stride, "
-      "int[] padding, int[] dilation, int groups) -> Tensor");
+      "irrep_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, int kernel_size, "
+      "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {

@@ -129,77 +129,96 @@ class IrrepFprop(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, relaxed_weight, y = ctx.saved_tensors
-        if ctx.relu:
-            dy = torch.ops.aten.threshold_backward(dy, y, 0)
         need_x, need_weight, need_relaxed_weight, need_bias = ctx.needs_input_grad[:4]
-        dx = irrep_dgrad(dy, weight, relaxed_weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
-        dweight = IrrepWgrad.apply(x, dy, relaxed_weight, weight.shape[-1], *ctx.options) if need_weight else None
+        if need_relaxed_weight or need_bias:  # else dgrad and wgrad mask dy while they read it
+            dy, y = _masked(dy, y), None
+        dx = irrep_dgrad(dy, weight, relaxed_weight, y, tuple(x.shape[-2:]), *ctx.options) if need_x else None
+        dweight = IrrepWgrad.apply(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
         drelaxed_weight = irrep_rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
         return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 8
 
 
 class IrrepDgrad(torch.autograd.Function):
-    """dgrad(dy, ψ, w) of a group convolution: dy, weight, relaxed_weight or None, (height, width) of the input, then
-    ConvOptions -> dx."""
+    """dgrad(dy, ψ, w) of a group convolution: dy, weight, relaxed_weight or None, the convolution's result after ReLU or
+    None, (height, width) of the input, then ConvOptions -> dx."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, weight, relaxed_weight, input_size, group, relax_on, stride, padding, dilation, groups):
-        return ops.irrep_dgrad(dy, weight, relaxed_weight, group, relax_on, input_size, stride, padding, dilation, groups)
+    def forward(dy, weight, relaxed_weight, activated, input_size, group, relax_on, stride, padding, dilation, groups):
+        options = (group, relax_on, input_size, stride, padding, dilation, groups)
+        return ops.irrep_dgrad(dy, weight, relaxed_weight, activated, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, weight, relaxed_weight, _, *ctx.options = inputs
-        ctx.save_for_backward(dy, weight, relaxed_weight)
+        dy, weight, relaxed_weight, activated, _, *ctx.options = inputs
+        ctx.save_for_backward(dy, weight, relaxed_weight, activated)
 
     @staticmethod
     def backward(ctx, grad_dx):
-        dy, weight, relaxed_weight = ctx.saved_tensors
+        dy, weight, relaxed_weight, activated = ctx.saved_tensors
         need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
-        d_dy = IrrepFprop.apply(grad_dx, weight, relaxed_weight, None, None, False, *ctx.options) if need_dy else None
-        d_weight = IrrepWgrad.apply(grad_dx, dy, relaxed_weight, weight.shape[-1], *ctx.options) if need_weight else None
-        d_relaxed_weight = irrep_rgrad(grad_dx, weight, dy, *ctx.options) if need_relaxed_weight else None
-        return d_dy, d_weight, d_relaxed_weight, *(None,) * 7
+        d_dy = d_weight = d_relaxed_weight = None
+        if need_dy:
+            d_dy = _masked(IrrepFprop.apply(grad_dx, weight, relaxed_weight, None, None, False, *ctx.options), activated)
+        if need_weight:
+            d_weight = IrrepWgrad.apply(grad_dx, dy, relaxed_weight, activated, weight.shape[-1], *ctx.options)
+        if need_relaxed_weight:
+            d_relaxed_weight = irrep_rgrad(grad_dx, weight, _masked(dy, activated), *ctx.options)
+        return d_dy, d_weight, d_relaxed_weight, *(None,) * 8
 
 
 class IrrepWgrad(torch.autograd.Function):
-    """wgrad(x, dy, w): x, dy, relaxed_weight or None, kernel size, then ConvOptions -> gradient of the weight."""
+    """wgrad(x, dy, w): x, dy, relaxed_weight or None, the convolution's result after ReLU or None, kernel size, then
+    ConvOptions -> gradient of the weight."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, dy, relaxed_weight, kernel_size, group, relax_on, stride, padding, dilation, groups):
-        return ops.irrep_wgrad(x, dy, relaxed_weight, group, relax_on, kernel_size, stride, padding, dilation, groups)
+    def forward(x, dy, relaxed_weight, activated, kernel_size, group, relax_on, stride, padding, dilation, groups):
+        options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
+        return ops.irrep_wgrad(x, dy, relaxed_weight, activated, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, dy, relaxed_weight, _, *ctx.options = inputs
-        ctx.save_for_backward(x, dy, relaxed_weight)
+        x, dy, relaxed_weight, activated, _, *ctx.options = inputs
+        ctx.save_for_backward(x, dy, relaxed_weight, activated)
 
     @staticmethod
     def backward(ctx, grad_weight):
-        x, dy, relaxed_weight = ctx.saved_tensors
+        x, dy, relaxed_weight, activated = ctx.saved_tensors
         need_x, need_dy, need_relaxed_weight = ctx.needs_input_grad[:3]
-        d_x = irrep_dgrad(dy, grad_weight, relaxed_weight, tuple(x.shape[-2:]), *ctx.options) if need_x else None
-        d_dy = IrrepFprop.apply(x, grad_weight, relaxed_weight, None, None, False, *ctx.options) if need_dy else None
-        d_relaxed_weight = irrep_rgrad(x, grad_weight, dy, *ctx.options) if need_relaxed_weight else None
-        return d_x, d_dy, d_relaxed_weight, *(None,) * 7
+        d_x = d_dy = d_relaxed_weight = None
+        if need_x:
+            d_x = irrep_dgrad(dy, grad_weight, relaxed_weight, activated, tuple(x.shape[-2:]), *ctx.options)
+        if need_dy:
+            d_dy = _masked(IrrepFprop.apply(x, grad_weight, relaxed_weight, None, None, False, *ctx.options), activated)
+        if need_relaxed_weight:
+            d_relaxed_weight = irrep_rgrad(x, grad_weight, _masked(dy, activated), *ctx.options)
+        return d_x, d_dy, d_relaxed_weight, *(None,) * 8
 
 
-def irrep_dgrad(dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, input_size: tuple[int, int], *options) -> Tensor:
-    """dgrad of a lifting or group convolution, differentiable.
+def _masked(dy: Tensor, activated: Tensor | None) -> Tensor:
+    """The backward pass of ReLU; dy itself where there was none."""
+    return dy if activated is None else torch.ops.aten.threshold_backward(dy, activated, 0)
+
+
+def irrep_dgrad(
+    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, input_size: tuple[int, int], *options
+) -> Tensor:
+    """dgrad of a lifting or group convolution, differentiable; `activated` as in IrrepDgrad.
 
     The gradient to an image has no group axis for the irreps to act on, so there the dense form is as short as any.
     """
     if weight.dim() == 5 + (relaxed_weight is not None):
-        return IrrepDgrad.apply(dy, weight, relaxed_weight, input_size, *options)
+        return IrrepDgrad.apply(dy, weight, relaxed_weight, activated, input_size, *options)
     group, relax_on, stride, padding, dilation, groups = options
     filter = expand_filter(weight, relaxed_weight, group, relax_on)
     missing = [
         n - ((m - 1) * s - 2 * p + d * (weight.shape[-1] - 1) + 1)
         for n, m, s, p, d in zip(input_size, dy.shape[-2:], stride, padding, dilation)
     ]
+    dy = _masked(dy, activated)
     return F.conv_transpose2d(dy.flatten(1, 2), filter, None, stride, padding, missing, groups, dilation)
 
 
@@ -215,7 +234,7 @@ def irrep_rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
         x, weight, dy = x.float(), weight.float(), dy.float()
     if relax_on == "input":
         weight = weight.movedim(0, 1).flatten(1, 2)
-        by_bank = irrep_dgrad(dy, weight, None, tuple(x.shape[-2:]), *options).unflatten(1, (groups, banks, -1))
+        by_bank = irrep_dgrad(dy, weight, None, None, tuple(x.shape[-2:]), *options).unflatten(1, (groups, banks, -1))
         product = by_bank * x.unflatten(1, (groups, 1, -1))
     else:
         # [L, groups · O', …] -> [groups · L · O', …]: the banks of a block of fields stay in their block.

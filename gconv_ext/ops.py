@@ -77,21 +77,23 @@ def irrep_transform_weight(weight: Tensor, relaxed_weight: Tensor | None, group:
 
 
 def irrep_dgrad(
-    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, input_size: list[int],
-    stride: list[int], padding: list[int], dilation: list[int], groups: int,
+    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
+    input_size: list[int], stride: list[int], padding: list[int], dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
-    """The op gconv_ext::irrep_dgrad: the gradient to the input of a group convolution."""
+    """The op gconv_ext::irrep_dgrad: the gradient to the input of a group convolution.  With `activated`, the result of the
+    convolution after ReLU, dy counts where that is above 0."""
     options = (group, relax_on, input_size, stride, padding, dilation, groups)
-    return torch.ops.gconv_ext.irrep_dgrad(dy, weight, relaxed_weight, *options)
+    return torch.ops.gconv_ext.irrep_dgrad(dy, weight, relaxed_weight, activated, *options)
 
 
 def irrep_wgrad(
-    x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, kernel_size: int, stride: list[int],
-    padding: list[int], dilation: list[int], groups: int,
+    x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
+    kernel_size: int, stride: list[int], padding: list[int], dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
-    """The op gconv_ext::irrep_wgrad: the gradient to the weight of a lifting or group convolution."""
+    """The op gconv_ext::irrep_wgrad: the gradient to the weight of a lifting or group convolution; `activated` as in
+    irrep_dgrad."""
     options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
-    return torch.ops.gconv_ext.irrep_wgrad(x, dy, relaxed_weight, *options)
+    return torch.ops.gconv_ext.irrep_wgrad(x, dy, relaxed_weight, activated, *options)
 
 
 def lies_in_rows(map: Tensor) -> bool:
@@ -144,11 +146,11 @@ if _missing_reason is None:
         return weight.new_empty((pairs * orbits * as_group(group).order,), dtype=torch.promote_types(weight.dtype, torch.float32))
 
     @torch.library.register_fake("gconv_ext::irrep_dgrad")
-    def _(dy, weight, relaxed_weight, group, relax_on, input_size, stride, padding, dilation, groups):
+    def _(dy, weight, relaxed_weight, activated, group, relax_on, input_size, stride, padding, dilation, groups):
         return _empty_map_like(dy, weight.shape[1 + (relaxed_weight is not None)] * groups, dy.shape[2], *input_size)
 
     @torch.library.register_fake("gconv_ext::irrep_wgrad")
-    def _(x, dy, relaxed_weight, group, relax_on, kernel_size, stride, padding, dilation, groups):
+    def _(x, dy, relaxed_weight, activated, group, relax_on, kernel_size, stride, padding, dilation, groups):
         banks = () if relaxed_weight is None else relaxed_weight.shape[:1]
         return x.new_empty((*banks, dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
 

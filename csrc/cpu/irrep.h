@@ -18,6 +18,7 @@ struct IrrepFpropParams {
   ConvShape shape;
   ScalarType type = ScalarType::Float32;
   const void* x = nullptr;       // [B, groups · C_in, (|P|,) H, W]
+  const void* x_activated = nullptr;  // nullptr, or a map that lies like x: numbers of x count where it is above 0
   MapStrides x_strides;
   const void* weight = nullptr;  // [L, groups · C_out, C_in, (|P|,) k, k], contiguous
   const void* transformed_weight = nullptr;  // of a plan with the same weight, group, lifting, groups and L; or nullptr
@@ -50,6 +51,7 @@ struct IrrepWgradParams {
   const void* x = nullptr;
   MapStrides x_strides;
   const void* dy = nullptr;
+  const void* dy_activated = nullptr;  // as IrrepFpropParams::x_activated
   MapStrides dy_strides;
   const void* x_scale = nullptr;   // [|P|]: of a bank of a relaxed convolution on the input
   const void* dy_scale = nullptr;  // [|P|]: on the output

@@ -63,9 +63,10 @@ class IrrepFprop final : public IrrepFpropPlan {
     int64_t padded = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / parts, part = unit % parts, b = image / s_.groups, block = image % s_.groups;
-      const S* from = x + b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
+      const int64_t from = b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
       if (image != padded) {
-        pad_planes(s_, layout_, from, p_.x_strides, planes);
+        const S* activated = static_cast<const S*>(p_.x_activated);
+        pad_planes(s_, layout_, x + from, activated ? activated + from : nullptr, p_.x_strides, planes);
         for (int64_t bank = 0; p_.relax_input && bank < p_.banks; ++bank)
           scale_planes(planes, static_cast<const S*>(p_.relaxed_weight) + bank * order, s_.in_fields, layout_.field, order, layout_.plane,
                        planes + (1 + bank) * planes_of_x);

@@ -33,6 +33,23 @@ __attribute__((always_inline)) inline void copy_run(To* __restrict__ to, const F
   }
 }
 
+// The backward pass of ReLU: a gradient counts where the activated number is above 0 (or is no number, as in PyTorch).
+template <typename T>
+__attribute__((always_inline)) inline T masked(T gradient, T activated) {
+  return activated <= 0 ? T{} : gradient;  // of numbers and of vectors
+}
+
+template <typename To, typename From>
+void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const From* __restrict__ activated, int64_t n) {
+  int64_t i = 0;
+  if constexpr (std::is_same_v<To, From>) {
+    using V = typename Vector<To>::Unaligned;
+    for (; i + Vector<To>::lanes <= n; i += Vector<To>::lanes)
+      *reinterpret_cast<V*>(to + i) = masked<typename Vector<To>::Aligned>(*reinterpret_cast<const V*>(from + i), *reinterpret_cast<const V*>(activated + i));
+  }
+  for (; i < n; ++i) to[i] = masked<To>(widen(from[i]), widen(activated[i]));
+}
+
 template <typename T, int N>
 struct Square {
   typedef T Row __attribute__((vector_size(N * sizeof(T)), may_alias, aligned(alignof(T))));
@@ -52,11 +69,15 @@ struct Square {
     }
   }
   // to[j][i] = from[i][j]; the rows of either lie `from_row` and `to_row` numbers apart. Only the rows of `to` from
-  // `first` to `last` are written.
-  static void copy(const T* from, int64_t from_row, T* to, int64_t to_row, int first = 0, int last = N) {
+  // `first` to `last` are written. With `activated`, see masked(); it lies like `from`.
+  static void copy(const T* from, int64_t from_row, T* to, int64_t to_row, int first = 0, int last = N, const T* activated = nullptr) {
     Row row[N];
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i) row[i] = *reinterpret_cast<const Row*>(from + i * from_row);
+    if (activated) {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) row[i] = *reinterpret_cast<const Row*>(activated + i * from_row) <= 0 ? Row{} : row[i];
+    }
     transpose(row, std::make_index_sequence<N>());
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i)
@@ -101,8 +122,9 @@ struct Pixels {
 };
 
 // Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane.
+// With `activated` (or nullptr), which lies like the image, see masked().
 template <typename T, typename S, typename RowOffset>
-void copy_to_planes(const S* image, const MapStrides& strides, int64_t fields, int64_t elements, const Pixels& pixels, T* planes,
+void copy_to_planes(const S* image, const S* activated, const MapStrides& strides, int64_t fields, int64_t elements, const Pixels& pixels, T* planes,
                     int64_t to_field, int64_t to_plane, RowOffset row_offset) {
   if (pixels.first >= pixels.last) return;
   if constexpr (std::is_same_v<T, S>) {
@@ -119,7 +141,8 @@ void copy_to_planes(const S* image, const MapStrides& strides, int64_t fields, i
             T* to = planes + line * to_plane + row_offset(i) + pixels.first;
             for_each_block<N>(pixels.last - pixels.first, [&](int64_t j) {
               for_each_block<N>(format.count, [&](int64_t k) {
-                Square<T, N>::copy(from + j * strides.column + k, strides.column, to + k * to_next + j, to_next);
+                const int64_t at = j * strides.column + k;
+                Square<T, N>::copy(from + at, strides.column, to + k * to_next + j, to_next, 0, N, activated ? activated + (from - image) + at : nullptr);
               });
             });
           }
@@ -129,14 +152,19 @@ void copy_to_planes(const S* image, const MapStrides& strides, int64_t fields, i
   }
   for (int64_t field = 0; field < fields; ++field)
     for (int64_t element = 0; element < elements; ++element) {
-      const S* plane = image + field * strides.field + element * strides.element;
+      const int64_t plane = field * strides.field + element * strides.element;
       for (int64_t i = pixels.first_row; i < pixels.last_row; ++i) {
-        const S* from = plane + i * strides.row;
+        const int64_t row = plane + i * strides.row, count = pixels.last - pixels.first;
         T* to = planes + field * to_field + element * to_plane + row_offset(i);
-        if (strides.column == 1)
-          copy_run(to + pixels.first, from + pixels.first, pixels.last - pixels.first);
+        if (strides.column == 1 && activated)
+          copy_run_masked(to + pixels.first, image + row + pixels.first, activated + row + pixels.first, count);
+        else if (strides.column == 1)
+          copy_run(to + pixels.first, image + row + pixels.first, count);
         else
-          for (int64_t j = pixels.first; j < pixels.last; ++j) to[j] = widen(from[j * strides.column]);
+          for (int64_t j = pixels.first; j < pixels.last; ++j) {
+            const int64_t at = row + j * strides.column;
+            to[j] = activated ? masked<T>(widen(image[at]), widen(activated[at])) : widen(image[at]);
+          }
       }
     }
 }
@@ -184,22 +212,25 @@ inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vec
 
 // Copies one image's planes, [field][element], between the zeros, which stay as they are from image to image.
 template <typename T, typename S>
-void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* image, const MapStrides& strides, T* planes) {
+void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* image, const S* activated, const MapStrides& strides, T* planes) {
   const Axis &r = shape.rows, &c = shape.columns;
   const auto row_offset = [&](int64_t i) { return layout.offset(i + r.padding, 0); };
   const Pixels read{std::max<int64_t>(0, -r.padding), std::min(r.in, r.reach(shape.size) - r.padding),
                     std::max<int64_t>(0, -c.padding), std::min(c.in, c.reach(shape.size) - c.padding)};
   if (c.stride == 1)
-    return copy_to_planes(image, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding, layout.field, layout.plane, row_offset);
+    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding, layout.field, layout.plane, row_offset);
   for (int64_t field = 0; field < shape.in_fields; ++field)
     for (int64_t element = 0; element < shape.in_elements(); ++element) {
-      const S* plane = image + field * strides.field + element * strides.element;
+      const int64_t plane = field * strides.field + element * strides.element;
       for (int64_t i = read.first_row; i < read.last_row; ++i)
         // Every stride-th pixel lies in the same phase.
         for (int64_t j = read.first; j < std::min(read.last, read.first + c.stride); ++j) {
           const int64_t at = j + c.padding;
           T* to = planes + field * layout.field + element * layout.plane + row_offset(i) + at % c.stride * layout.phase + at / c.stride;
-          for (int64_t k = j; k < read.last; k += c.stride) *to++ = widen(plane[i * strides.row + k * strides.column]);
+          for (int64_t k = j; k < read.last; k += c.stride) {
+            const int64_t from = plane + i * strides.row + k * strides.column;
+            *to++ = activated ? masked<T>(widen(image[from]), widen(activated[from])) : widen(image[from]);
+          }
         }
     }
 }

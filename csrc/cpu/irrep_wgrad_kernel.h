@@ -122,7 +122,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
       T* sums = sums_.data() + unit * numbers();
       for (int64_t b = chunk * s_.batch / chunks_; b < (chunk + 1) * s_.batch / chunks_; ++b) {
         const S* x = static_cast<const S*>(p_.x) + b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
-        pad_planes(s_, layout_, x, p_.x_strides, planes_scratch.data());
+        pad_planes<T, S>(s_, layout_, x, nullptr, p_.x_strides, planes_scratch.data());
         copy_gradient(b, block, dy_scratch.data(), dy_plane);
         if (p_.x_scale)
           scale_planes(planes_scratch.data(), static_cast<const S*>(p_.x_scale), s_.in_fields, layout_.field, order, layout_.plane,
@@ -166,8 +166,9 @@ class IrrepWgrad final : public IrrepWgradPlan {
   // Into flat planes whose numbers between the rows stay zero.
   void copy_gradient(int64_t b, int64_t block, T* to, int64_t dy_plane) const {
     const MapStrides& strides = p_.dy_strides;
-    const S* dy = static_cast<const S*>(p_.dy) + b * strides.batch + block * s_.out_fields * strides.field;
-    copy_to_planes(dy, strides, s_.out_fields, order, {0, s_.rows.out, 0, s_.columns.out}, to, order * dy_plane, dy_plane,
+    const int64_t from = b * strides.batch + block * s_.out_fields * strides.field;
+    const S* activated = static_cast<const S*>(p_.dy_activated);
+    copy_to_planes(static_cast<const S*>(p_.dy) + from, activated ? activated + from : nullptr, strides, s_.out_fields, order, {0, s_.rows.out, 0, s_.columns.out}, to, order * dy_plane, dy_plane,
                    [&](int64_t i) { return i * layout_.row; });
   }
 

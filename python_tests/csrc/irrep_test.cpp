@@ -39,6 +39,7 @@ struct Case {
   enum { Rows, ElementsLast, FieldsLast } format;
   int banks = 1;  // more than one: relaxed
   bool relax_input = false;
+  bool activated = false;  // the gradients' masks, of x in fprop and of dy in wgrad
 };
 
 MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
@@ -74,12 +75,14 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   const auto w = random_numbers<T>(c.banks * order, state);
   const auto bias = random_numbers<T>(out_planes, state);
   const auto dy = random_numbers<T>(out_numbers, state);
+  const auto x_activated = random_numbers<T>(x.size(), state), dy_activated = random_numbers<T>(out_numbers, state);
   std::vector<T> y(out_numbers, cpu::narrow<T>(NAN)), grad_weight(weight.size(), cpu::narrow<T>(NAN));
 
   cpu::IrrepFpropParams fprop;
   fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
   fprop.bias = bias.data(), fprop.y = y.data(), fprop.y_strides = ys;
-  fprop.banks = c.banks, fprop.relax_input = c.relax_input, fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
+  fprop.banks = c.banks, fprop.relax_input = c.relax_input, fprop.x_activated = c.activated ? x_activated.data() : nullptr;
+  fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
   const auto plan = cpu::plan_irrep_fprop(fprop, level);
   const int64_t units = c.batch * c.groups * 3;  // images cut into three parts, in two calls
   plan->run(0, units / 2, 3);
@@ -90,6 +93,7 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
     cpu::IrrepWgradParams wgrad;
     wgrad.shape = s, wgrad.type = type, wgrad.x = x.data(), wgrad.x_strides = xs, wgrad.dy = dy.data();
     wgrad.dy_strides = ys, wgrad.grad_weight = grad_weight.data() + l * bank;
+    wgrad.dy_activated = c.activated ? dy_activated.data() : nullptr;
     if (c.banks > 1) (c.relax_input ? wgrad.x_scale : wgrad.dy_scale) = w.data() + l * order;
     const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
     gradient->run(0, gradient->units());
@@ -112,12 +116,14 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
                   const int64_t column = q * c.stride + t % c.size * c.dilation - c.padding;
                   if (r < 0 || column < 0 || r % c.spread || column % c.spread || r / c.spread >= c.height || column / c.spread >= c.width)
                     continue;
-                  const double pixel = cpu::widen(x[at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread)]);
+                  const int64_t at_x = at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread);
+                  const double pixel = cpu::widen(x[at_x]), masked = c.activated && !(cpu::widen(x_activated[at_x]) > 0) ? 0 : pixel;
+                  const double gradient = c.activated && !(cpu::widen(dy_activated[to]) > 0) ? 0 : double(cpu::widen(dy[to]));
                   for (int l = 0; l < c.banks; ++l) {
                     const int64_t from = l * bank + (o * c.in_fields + i) * block + e * taps + tap;
-                    const double scaled = pixel * (c.banks > 1 ? double(cpu::widen(w[l * order + (c.relax_input ? v : u)])) : 1);
-                    sum += scaled * cpu::widen(weight[from]);
-                    want_grad[from] += scaled * cpu::widen(dy[to]);
+                    const double scale = c.banks > 1 ? double(cpu::widen(w[l * order + (c.relax_input ? v : u)])) : 1;
+                    sum += masked * scale * cpu::widen(weight[from]);
+                    want_grad[from] += pixel * scale * gradient;
                   }
                 }
             want[to] = sum;
@@ -142,6 +148,9 @@ int main() {
       {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, Rows},        {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, ElementsLast},
       {false, 1, 1, 9, 17, 4, 18, 3, 1, 1, 1, 1, FieldsLast},  {false, 1, 2, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 3, false},
       {false, 1, 1, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 2, true}, {true, 1, 1, 2, 5, 5, 6, 3, 1, 1, 1, 1, ElementsLast, 2, false},
+      {false, 1, 1, 2, 3, 5, 20, 3, 1, 1, 1, 1, Rows, 1, false, true},
+      {false, 1, 1, 9, 5, 5, 20, 3, 1, 1, 1, 2, FieldsLast, 1, false, true},
+      {false, 1, 1, 2, 3, 7, 20, 3, 2, 1, 1, 1, Rows, 1, false, true},
       {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},           {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
   };
   return for_each_instruction_set([&](InstructionSet level) {
