@@ -52,11 +52,13 @@ class Layer:
         options = dict(group=self.case.group, padding=1, stride=self.case.stride, algorithm=algorithm)
         return function(x, *weights, **self.relax, **options).flatten(1, 2)
 
-    def auto(self) -> list[str]:
-        """The contenders that "auto" would take, for each memory format."""
+    def auto(self, gradients: bool) -> list[str]:
+        """The contenders that "auto" would take, for each memory format, with or without gradients to come."""
         options = dict(group=self.case.group, padding=1, stride=self.case.stride, **self.relax)
+        weights = [w.detach().requires_grad_(gradients) for w in self.weights]
         return [
-            gconv_ext.explain(self.x[name], *self.weights, **options).algorithm + name.removeprefix("reference")
+            gconv_ext.explain(self.x[name].detach().requires_grad_(gradients), *weights, **options).algorithm
+            + name.removeprefix("reference")
             for name in ("reference", "reference channels_last")
         ]
 

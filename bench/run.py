@@ -82,7 +82,7 @@ def _rows(layers: list[LayerCase], networks: list[str], threads: list[int], repe
         for name, contenders in (("forward", layer.forward()), ("forward + backward", layer.forward_backward())):
             for number in threads:
                 torch.set_num_threads(number)
-                rows += _time(case.name, name, contenders, PEERS, repeats, layer.auto())
+                rows += _time(case.name, name, contenders, PEERS, repeats, layer.auto(name != "forward"))
     for name in networks:
         contenders = training_steps(name)
         for number in threads:

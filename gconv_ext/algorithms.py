@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -100,7 +99,7 @@ def check_algorithm(algorithm: str) -> None:
 # one (input field, orbit) pair cost, in multiplications.  The second, and the numbers below, are fitted to bench/results.
 _IRREP_PRODUCTS = {"C1": 1, "C2": 2, "D1": 2, "C4": 6, "D2": 4, "D4": 12}
 _BUTTERFLIES = {"C1": 2, "C2": 8, "D1": 8, "C4": 22, "D2": 16, "D4": 45}
-_ROWS, _LAST = 16, 50  # to read or write one number: from rows of pixels, and from pixels of numbers
+_ROWS, _LAST = 16, 28  # to read or write one number: from rows of pixels, and from pixels of numbers
 _PIXELS = 32  # computed together; a small map leaves some idle
 _DENSE_RATE = 1.2  # multiplications that PyTorch's convolution does in the time of one of ours
 _CHANNELS, _DENSE_ROWS = 16, 20  # planes computed together by PyTorch's convolution; a number's way there from rows of pixels
@@ -141,20 +140,24 @@ def dense_cost(call: Convolution) -> float:
 
 def irrep_cost(call: Convolution) -> float:
     """Time of the irrep algorithm per output pixel and block of fields, in multiplications: the irreps' products and the
-    butterflies, the numbers read and written, and for L filter banks L times all that and their weighted sum."""
+    butterflies, and the numbers read and written.  A relaxed convolution has the products of L strict ones where dense sums
+    the banks first: L · 6/16 (C4) or L · 12/64 (D4) of dense's."""
     s = _sizes(call)
     # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
     orbits = call.group.tap_orbits(call.weight.shape[-1]) if call.lifting else s.taps
     flat = s.height * (s.width + call.padding[1])  # pixels, with the ends of rows that lie between them
     idle = -(-flat // _PIXELS) * _PIXELS / (s.height * s.width)
-    # dgrad of a strided convolution spreads dy among zeros and multiplies them too.
-    zeros = math.prod(call.stride) if torch.is_grad_enabled() and call.x.requires_grad else 1
-    passes = (2 + zeros) / 3
-    products = _IRREP_PRODUCTS[call.group.name] * s.out_fields + _BUTTERFLIES[call.group.name]
-    cost = passes * orbits * s.in_fields * products * idle + (_ROWS if s.rows else _LAST) * (s.read + s.written)
-    if call.relaxed_weight is not None:
-        banks = call.weight.shape[0]
-        cost = banks * cost + _LAST * (banks + 1) * max(s.read, s.written)
+    # With L banks, each has its products; on the input each has its butterflies too.
+    banks, relaxed = (1, False) if call.relaxed_weight is None else (call.relaxed_weight.shape[0], True)
+    products = banks * _IRREP_PRODUCTS[call.group.name] * s.out_fields
+    products += (banks if call.relax_on == "input" else 1) * _BUTTERFLIES[call.group.name]
+    cost = orbits * s.in_fields * products * idle + (_ROWS if s.rows else _LAST) * (s.read + s.written)
+    tensors = (call.x, call.weight, *([call.relaxed_weight] if relaxed else []))
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        # dgrad of a strided convolution reads zeros for some elements of an orbit and multiplies them.
+        cost *= 1.25 if call.x.requires_grad and max(call.stride) > 1 else 1
+        # The gradient of relaxed weights convolves once more, and writes the result of every bank.
+        cost *= 1.5 if relaxed else 1
     return cost
 
 

@@ -103,6 +103,12 @@ def test_explain():
     said = explain(x, weight, torch.randn(16), group="C4", padding=1)
     assert said.algorithm == "irrep" and set(said.rejected) == {"reference", "dense"} and "auto takes 'irrep'" in str(said)
     assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "dense"
+    # Two banks of D4 need 24/64 of dense's multiplications, and half as many again with gradients to come; eight do not pay.
+    wide, banks = torch.randn(2, 16, 8, 28, 28), torch.randn(8, 16, 16, 8, 3, 3)
+    taken = [explain(wide, banks[:n], torch.ones(n, 8), group="D4", padding=1).algorithm for n in (2, 8)]
+    assert taken == ["irrep", "dense"]
+    assert explain(wide, banks[:3], torch.ones(3, 8), group="D4", padding=1).algorithm == "irrep"
+    assert explain(wide, banks[:3].requires_grad_(), torch.ones(3, 8), group="D4", padding=1).algorithm == "dense"
     assert explain(IMAGE, LIFT, group="D4").algorithm == "dense"
     assert explain(X[:, :, :1], WEIGHT[:, :, :1], group="C1").algorithm == "dense"
     assert "16-bit" in explain(X.bfloat16(), WEIGHT.bfloat16(), group="C4").rejected["irrep"]
