@@ -37,6 +37,8 @@ def table(rows: list[dict], about: dict) -> str:
         "layers (with their ReLUs) alone, one after another on the inputs and the gradients that they have in the network, as "
         "\"auto\" computes them; both forward and backward."
     )
+    if about["memory_kept"]:
+        meaning += " malloc keeps what is freed, for every contender, so that no timing holds page faults that another left to it."
     lines = [f"{_about(about)}.", "", meaning, ""]
     lines += ["| case | pass | threads | contender | ms | ratio | peer | rounds |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:

@@ -15,7 +15,7 @@ from . import memory
 from .cases import LAYERS, MEMORY, NETWORKS, LayerCase
 from .contenders import PEERS, Layer, check, training_steps
 from .report import memory_table, plot, table
-from .timing import interleaved
+from .timing import interleaved, keep_memory
 
 COLUMNS = [
     "case", "pass", "threads", "contender", "median_ms", "quartile1_ms", "quartile3_ms", "ratio", "ratio_quartile1",
@@ -46,6 +46,7 @@ def run(out: Path, *, only: str = "", repeats: int = 21, threads: list[int] | No
     measured = [case for case in MEMORY if only in case.name]
     reason = memory.missing_reason()
     peaks = [] if reason else [row for case in measured for row in memory.measure(case, threads)]
+    kept = keep_memory()  # after memory was measured
     before = torch.get_num_threads()
     try:
         rows = _rows(layers, networks, threads, repeats)
@@ -55,7 +56,7 @@ def run(out: Path, *, only: str = "", repeats: int = 21, threads: list[int] | No
     _write(out / "bench.csv", COLUMNS, rows)
     if peaks:
         _write(out / "memory.csv", memory.COLUMNS, peaks)
-    about = versions() | {"dtype": "float32", "threads": threads, "l2_cache": memory.l2_cache()}
+    about = versions() | {"dtype": "float32", "threads": threads, "l2_cache": memory.l2_cache(), "memory_kept": kept}
     (out / "bench.json").write_text(json.dumps(about, indent=1) + "\n")
     text = table(rows, about)
     if measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -28,6 +29,18 @@ class Timing(NamedTuple):
 
 
 LEAST_ROUNDS = 5
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+
+
+def keep_memory() -> bool:
+    """Tells malloc to keep what is freed, for the rest of the process, and says whether it could (glibc's can).
+
+    Else whether a large result's pages go back to the system and are faulted in again, which can take half as long as the
+    layer, depends on what was freed before: on the other contenders, not on the one that is timed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def interleaved(

@@ -39,9 +39,10 @@ class IrrepFprop final : public IrrepFpropPlan {
     plane_ = block_steps_ * micro_pixels + lanes;  // planes at a power of two would share cache sets
     // Sums of several micro-tiles are kept, so that each plane of the result is written in long runs; and where the weights
     // are too many for the second-level cache, they are read once for all these micro-tiles.
-    weights_stay_ = steps_ * weight_bytes <= kFarCache / 2;
+    const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
     tile_sums_ = columns_ * order * micro_pixels;
-    macro_tile_ = std::max<int64_t>(1, (weights_stay_ ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
+    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
+    together_ = direct_ ? kDirectTiles : weights_stay ? 1 : macro_tile_;
     if (!p_.transformed_weight) transformed_.resize(transformed_numbers());
     T* next = const_cast<T*>(static_cast<const T*>(transformed_weight()));  // written only where it is ours
     for (int64_t block = 0; block < s_.groups; ++block) pack(block, next);
@@ -75,11 +76,11 @@ class IrrepFprop final : public IrrepFpropPlan {
       Prefetch prefetch = plan_prefetch(image, tiles);
       for (int64_t tile = part * tiles / parts, last = (part + 1) * tiles / parts; tile < last; tile += macro_tile_) {
         const int64_t count = std::min(macro_tile_, last - tile), start = tile * micro_pixels;
-        const int64_t together = weights_stay_ ? 1 : count;
-        for (int64_t m = 0; m < count; m += together) {
+        for (int64_t m = 0; m < count; m += together_) {
+          const int64_t together = std::min(together_, count - m);
           aim_at_results(prefetch, b, block, start + m * micro_pixels);
           if (direct_)
-            for (int64_t i = m; i < m + together; ++i) run_direct(block, read + start + i * micro_pixels, sums + i * tile_sums_, prefetch);
+            run_direct(block, read + start + m * micro_pixels, together, sums + m * tile_sums_, prefetch);
           else
             run_buffered(block, read + start + m * micro_pixels, together, buffer_scratch.data(), sums + m * tile_sums_, prefetch);
         }
@@ -92,6 +93,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   static constexpr int64_t kNearCache = 40 << 10;  // of the 48 KB that hold everything a block of steps touches
   static constexpr int64_t kFarCache = 2 << 20;
   static constexpr int64_t kFewestSteps = 16, kMostSteps = 144;  // of a block
+  static constexpr int64_t kDirectTiles = 2;
 
   // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
   struct Call {
@@ -222,7 +224,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * p_.y_strides.field);
   }
 
-  void run_direct(int64_t block, const T* planes, T* sums, Prefetch& prefetch) const {
+  void run_direct(int64_t block, const T* planes, int64_t tiles, T* sums, Prefetch& prefetch) const {
     DirectArguments<T> a;
     a.fields = in_banks_ * s_.in_fields;
     a.field_stride = layout_.field;
@@ -235,11 +237,12 @@ class IrrepFprop final : public IrrepFpropPlan {
     for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
       const DirectCall& call = direct_calls_[i];
       a.w = call.w;
-      for (int v = 0; v < kMicroTile; v += call.rows) {
-        a.x = planes + v * lanes;
-        a.y = sums + call.first * order * micro_pixels + v * lanes;
-        call.kernel(a);
-      }
+      for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int v = 0; v < kMicroTile; v += call.rows) {
+          a.x = planes + tile * micro_pixels + v * lanes;
+          a.y = sums + tile * tile_sums_ + call.first * order * micro_pixels + v * lanes;
+          call.kernel(a);
+        }
     }
   }
 
@@ -371,8 +374,8 @@ class IrrepFprop final : public IrrepFpropPlan {
   std::vector<int64_t> orbit_offset_;
   int64_t in_banks_, columns_;  // banks side by side in the input; output fields, with the banks that lie there
   int64_t steps_;               // (field, orbit) pairs: the inner dimension of every matrix product
-  bool direct_, weights_stay_;
-  int64_t macro_tile_, tile_sums_;  // micro-tiles kept; numbers of the sums of one
+  bool direct_;
+  int64_t macro_tile_, together_, tile_sums_;  // micro-tiles kept, and computed together; numbers of the sums of one
   int64_t block_steps_, plane_;  // steps in the buffer; numbers between its planes
   std::vector<Call> calls_;      // [block of fields][call]
   std::vector<DirectCall> direct_calls_;
