@@ -14,9 +14,9 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 first = faults()
-assert first > 100, first  # so that the test could fail
-for _ in range(5):
-    assert faults() < 20
+assert first > 20, first  # with huge pages too; so that the test can fail
+again = [faults() for _ in range(30)]  # the first few may still find their places
+assert max(again[-20:]) <= 5, (first, again)
 """
 
 
