@@ -241,16 +241,19 @@ def test_the_gradient_ops_check_their_own_arguments(call, message):
 
 
 @pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
-def test_activation_with_its_derivatives(kind, group, algorithm):
+@pytest.mark.parametrize("bias", [True, False])
+def test_activation_with_its_derivatives(kind, group, bias, algorithm):
     """activation="relu" is relu of the convolution, to second order."""
-    arguments = cases.make(kind, group, batch=1, out_fields=4, size=(4, 5))
-    results = []
+    arguments = [a for a in cases.make(kind, group, batch=1, out_fields=4, size=(4, 5), bias=bias) if a is not None]
+    results, scale = [], None
     for activation in (None, "relu"):
         inputs = [a.clone().requires_grad_() for a in arguments]
         y = cases.call(kind, inputs, group, algorithm=algorithm if activation else "reference", activation=activation)
         y = y if activation else y.relu()
-        # The slope at y = 0 is not zero, so that a gradient which ReLU should have stopped shows.
-        first = torch.autograd.grad((y + 1).pow(3).sum(), inputs, create_graph=True)
+        # A gradient of its own, also where y = 0, so that one which ReLU should have stopped shows in each derivative.
+        scale = torch.randn_like(y) if scale is None else scale
+        inputs.append(scale.clone().requires_grad_())
+        first = torch.autograd.grad(((y + 1).pow(3) * inputs[-1]).sum(), inputs[:-1], create_graph=True)
         second = torch.autograd.grad(sum(grad.pow(2).sum() for grad in first), inputs)
         results.append([y, *first, *second])
     assert (results[0][0] == 0).any() and (results[0][0] > 0).any()
