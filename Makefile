@@ -1,7 +1,8 @@
 # Two commands for a new user:  make demo   make test
-# TORCH names the PyTorch to install, PYTHON the interpreter that makes .venv.
+# TORCH and TRITON name the releases to install, PYTHON the interpreter that makes .venv.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TRITON ?= triton==3.7.1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -36,9 +37,9 @@ install: $(INSTALLED)
 
 # Made again only when the C++ sources or the package's own declarations have changed.
 $(INSTALLED): $(BUILD_INPUTS)
-	@echo "== install: $(VENV) with $(TORCH), then gconv_ext with its compiled ops (once; a few minutes)"
+	@echo "== install: $(VENV) with $(TORCH) and $(TRITON), then gconv_ext with its compiled ops (once; a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check "$(TORCH)" numpy "setuptools>=68" wheel ninja pybind11
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$(TORCH)" "$(TRITON)" numpy "setuptools>=68" wheel ninja pybind11
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[train,test]"
 	@touch $@
 	@$(BIN)/gconv-ext info

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import autograd, dense, irrep, ops, reference
+from . import autograd, dense, kernels, ops, reference, triton_kernels
 from .groups import PointGroup
 
 
@@ -54,45 +54,89 @@ class Explanation(NamedTuple):
         return "\n".join(rows + [f"  not {name!r}: {why}" for name, why in self.rejected.items()])
 
 
-COMPILED_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def compiled_unsupported(weight: Tensor) -> str | None:
-    """Why the compiled ops do not support this filter bank, or None when they do."""
-    if weight.device.type != "cpu":
-        return f"it supports tensors on the CPU, got {weight.device}"
-    if weight.dtype not in COMPILED_DTYPES:
-        supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in COMPILED_DTYPES)
-        return f"it supports {supported}, got {weight.dtype}"
-    return None
+def _wrong_dtype(weight: Tensor, supported: tuple[torch.dtype, ...]) -> str | None:
+    if weight.dtype in supported:
+        return None
+    names = ", ".join(str(dtype).removeprefix("torch.") for dtype in supported)
+    return f"it supports {names}, got {weight.dtype}"
 
 
-def _activated(y: Tensor, call: Convolution) -> Tensor:
-    return y.relu() if call.activation == "relu" else y
+def _wrong_device(weight: Tensor, supported: str) -> str:
+    return f"it supports tensors on {supported}, got {weight.device}"
 
 
-def _run_reference(call: Convolution) -> Tensor:
-    filter = reference.expand_filter(call.weight, call.relaxed_weight, call.group, call.relax_on, call.lifting)
-    return _activated(reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options), call)
+class Support(NamedTuple):
+    """Whether an algorithm can compute a call, and with which family of kernels.
+
+    Attributes:
+        kernels: the family in ops.py, or "" where PyTorch convolves.
+        missing: why a back end that it needs is missing, or None.
+        unsupported: why it does not support the call, or None.
+    """
+
+    kernels: str = ""
+    missing: str | None = None
+    unsupported: str | None = None
+
+    @property
+    def why_not(self) -> str | None:
+        return self.missing or self.unsupported
 
 
-def _run_dense(call: Convolution) -> Tensor:
-    filter = dense.expand_filter(call.weight, call.relaxed_weight, call.group.name, call.relax_on)
-    return _activated(reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options), call)
+def _triton(weight: Tensor, kernels: str) -> Support:
+    if reason := triton_kernels.missing_reason():
+        return Support(missing=reason)
+    if not triton_kernels.runs_on(weight.device):
+        return Support(unsupported=_wrong_device(weight, "a GPU"))
+    return Support(kernels, unsupported=_wrong_dtype(weight, _TRITON_DTYPES))
 
 
-def _run_irrep(call: Convolution) -> Tensor:
-    options = autograd.ConvOptions(call.group.name, call.relax_on, *call.planar_options)
-    return irrep.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.activation == "relu", options)
+def _expansion(weight: Tensor) -> Support:
+    """The filter expansion in one pass, compiled or in Triton."""
+    if weight.device.type == "cpu":
+        return Support(missing=ops.missing_reason(), unsupported=_wrong_dtype(weight, _DTYPES))
+    if not triton_kernels.runs_on(weight.device):
+        return Support(unsupported=_wrong_device(weight, "the CPU or a GPU"))
+    missing = None if ops.is_compiled("expand_filter", weight.device) else triton_kernels.missing_reason()
+    return Support(missing=missing, unsupported=_wrong_dtype(weight, _DTYPES))
 
 
-_RUN = {"reference": _run_reference, "dense": _run_dense, "irrep": _run_irrep}
-ALGORITHMS = ("auto", *_RUN)
+def _support_irrep(weight: Tensor) -> Support:
+    if weight.device.type == "cpu":
+        return Support("irrep", ops.missing_reason(), _wrong_dtype(weight, _DTYPES))
+    return _triton(weight, "triton_irrep")
+
+
+_SUPPORT = {
+    "reference": lambda weight: Support(),
+    "dense": _expansion,
+    "fused": lambda weight: _triton(weight, "triton_fused"),
+    "irrep": _support_irrep,
+    "triton_fused": lambda weight: _triton(weight, "triton_fused"),
+    "triton_irrep": lambda weight: _triton(weight, "triton_irrep"),
+}
+ALGORITHMS = ("auto", *_SUPPORT)
 
 
 def check_algorithm(algorithm: str) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
+
+
+def _run(call: Convolution, algorithm: str, family: str) -> Tensor:
+    if family:
+        options = autograd.ConvOptions(family, call.group.name, call.relax_on, *call.planar_options)
+        return kernels.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.activation == "relu", options)
+    if algorithm == "dense":
+        filter = dense.expand_filter(call.weight, call.relaxed_weight, call.group.name, call.relax_on)
+    else:
+        filter = reference.expand_filter(call.weight, call.relaxed_weight, call.group, call.relax_on, call.lifting)
+    y = reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options)
+    return y.relu() if call.activation == "relu" else y
 
 
 # Real multiplications of one (input field, output field, orbit) triple, summed over the irreps, and what the butterflies of
@@ -144,7 +188,7 @@ def irrep_cost(call: Convolution) -> float:
     the banks first: L · 6/16 (C4) or L · 12/64 (D4) of dense's."""
     s = _sizes(call)
     # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
-    orbits = call.group.tap_orbits(call.weight.shape[-1]) if call.lifting else s.taps
+    orbits = len(call.group.tap_orbits(call.weight.shape[-1])) if call.lifting else s.taps
     flat = s.height * (s.width + call.padding[1])  # pixels, with the ends of rows that lie between them
     idle = -(-flat // _PIXELS) * _PIXELS / (s.height * s.width)
     # With L banks, each has its products; on the input each has its butterflies too.
@@ -163,22 +207,27 @@ def irrep_cost(call: Convolution) -> float:
 
 def choose(call: Convolution) -> Explanation:
     """The rule behind "auto": on the CPU, irrep where its estimated time is below dense's, in float32 and float64; PyTorch has
-    matrix units for the 16-bit types, and the irrep kernel computes them in float32.  Elsewhere the reference."""
-    why_not = ops.missing_reason() or compiled_unsupported(call.weight)
-    if why_not:
-        return Explanation("reference", "plain PyTorch supports every call", {"dense": why_not, "irrep": why_not})
-    reference = {"reference": "the same as dense, with the filter expanded step by step in PyTorch"}
+    matrix units for the 16-bit types, and the irrep kernel computes them in float32.  On a GPU dense, while no measurement of
+    our own kernels there backs another choice.  The reference where dense is not to be had."""
+    not_named = {name: "its kernels were not measured on a GPU; ask for it by name" for name in ("fused", "irrep")}
+    rejected = {"reference": "the same as dense, with the filter expanded step by step in PyTorch"}
     dense = "one compiled pass expands the filter, PyTorch convolves with it"
+    if why_not := _SUPPORT["dense"](call.weight).why_not:
+        others = {name: _SUPPORT[name](call.weight).why_not or not_named[name] for name in not_named}
+        return Explanation("reference", "plain PyTorch supports every call", {"dense": why_not} | others)
+    if call.weight.device.type != "cpu":
+        return Explanation("dense", dense, rejected | {name: _SUPPORT[name](call.weight).why_not or why for name, why in not_named.items()})
+    rejected["fused"] = _wrong_device(call.weight, "a GPU")
     if call.group.order == 1:
-        return Explanation("dense", dense, reference | {"irrep": "C1 has one irrep, so there is nothing to save"})
+        return Explanation("dense", dense, rejected | {"irrep": "C1 has one irrep, so there is nothing to save"})
     autocast = torch.is_autocast_enabled(call.x.device.type)
     if autocast or call.weight.dtype not in (torch.float32, torch.float64):
-        return Explanation("dense", dense, reference | {"irrep": "PyTorch's convolution has matrix units for 16-bit types"})
+        return Explanation("dense", dense, rejected | {"irrep": "PyTorch's convolution has matrix units for 16-bit types"})
     ratio = dense_cost(call) / irrep_cost(call)
     if ratio > 1.15:  # the estimate is no better than that
         reason = f"fewer multiplications; estimated {ratio:.1f} times as fast as dense"
-        return Explanation("irrep", reason, reference | {"dense": "estimated slower"})
-    return Explanation("dense", dense, reference | {"irrep": f"estimated {ratio:.1f} times as fast as dense"})
+        return Explanation("irrep", reason, rejected | {"dense": "estimated slower"})
+    return Explanation("dense", dense, rejected | {"irrep": f"estimated {ratio:.1f} times as fast as dense"})
 
 
 def run(call: Convolution, algorithm: str) -> Tensor:
@@ -186,16 +235,16 @@ def run(call: Convolution, algorithm: str) -> Tensor:
     check_algorithm(algorithm)
     if algorithm == "auto":
         algorithm = choose(call).algorithm
-    elif algorithm != "reference":
-        if ops.missing_reason():
-            raise RuntimeError(f"algorithm={algorithm!r} is not available: {ops.missing_reason()}")
-        if reason := compiled_unsupported(call.weight):
-            raise ValueError(f"algorithm={algorithm!r} does not support this call: {reason}")
-    return _RUN[algorithm](call)
+    support = _SUPPORT[algorithm](call.weight)
+    if support.missing:
+        raise RuntimeError(f"algorithm={algorithm!r} is not available: {support.missing}")
+    if support.unsupported:
+        raise ValueError(f"algorithm={algorithm!r} does not support this call: {support.unsupported}")
+    return _run(call, algorithm, support.kernels)
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: PointGroup, relax_on: str, lifting: bool) -> Tensor:
     """The dense filter of a checked filter bank, by the compiled op where it can run."""
-    if ops.missing_reason() or compiled_unsupported(weight):
+    if _expansion(weight).why_not:
         return reference.expand_filter(weight, relaxed_weight, group, relax_on, lifting)
     return autograd.expand_filter(weight, relaxed_weight, group.name, relax_on)

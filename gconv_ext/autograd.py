@@ -9,7 +9,7 @@ The expansion F = E(ψ, w) is linear in the filter bank ψ and in the relaxed we
 
 the derivatives of all three are again E, A and B.  One op computes A and B together.
 
-The irrep algorithm's convolution y = fprop(x, ψ, w) likewise:
+A convolution y = fprop(x, ψ, w), by the kernels of any family of ops.py, likewise:
 
     <fprop(x, ψ, w), dy> = <x, dgrad(dy, ψ, w)> = <ψ, wgrad(x, dy, w)> = <w, rgrad(x, ψ, dy)>.
 """
@@ -97,8 +97,9 @@ def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: str, rel
 
 
 class ConvOptions(NamedTuple):
-    """What the passes of a convolution share besides their tensors."""
+    """What the passes of a convolution share besides their tensors; `kernels` names a family of ops.py."""
 
+    kernels: str
     group: str
     relax_on: str
     stride: tuple[int, int]
@@ -110,16 +111,16 @@ class ConvOptions(NamedTuple):
 # The forwards below name each option, since torch.compile misreads a forward with *options as one that takes ctx.
 
 
-class IrrepFprop(torch.autograd.Function):
+class Fprop(torch.autograd.Function):
     """fprop(x, ψ, w) + bias, and ReLU of that when asked: x, weight, relaxed_weight or None, bias or None,
     transformed weight or None, relu, then ConvOptions -> y."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, weight, relaxed_weight, bias, transformed, relu, group, relax_on, stride, padding, dilation, groups):
+    def forward(x, weight, relaxed_weight, bias, transformed, relu, kernels, group, relax_on, stride, padding, dilation, groups):
         options = (group, relax_on, stride, padding, dilation, groups, relu)
-        return ops.irrep_fprop(x, weight, relaxed_weight, bias, transformed, *options)
+        return ops.fprop(kernels, x, weight, relaxed_weight, bias, transformed, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -132,22 +133,22 @@ class IrrepFprop(torch.autograd.Function):
         need_x, need_weight, need_relaxed_weight, need_bias = ctx.needs_input_grad[:4]
         if need_relaxed_weight or need_bias:  # else dgrad and wgrad mask dy while they read it
             dy, y = _masked(dy, y), None
-        dx = irrep_dgrad(dy, weight, relaxed_weight, y, tuple(x.shape[-2:]), *ctx.options) if need_x else None
-        dweight = IrrepWgrad.apply(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
-        drelaxed_weight = irrep_rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
-        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 8
+        dx = dgrad(dy, weight, relaxed_weight, y, tuple(x.shape[-2:]), *ctx.options) if need_x else None
+        dweight = Wgrad.apply(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
+        drelaxed_weight = rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
+        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 9
 
 
-class IrrepDgrad(torch.autograd.Function):
+class Dgrad(torch.autograd.Function):
     """dgrad(dy, ψ, w) of a group convolution: dy, weight, relaxed_weight or None, the convolution's result after ReLU or
     None, (height, width) of the input, then ConvOptions -> dx."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, weight, relaxed_weight, activated, input_size, group, relax_on, stride, padding, dilation, groups):
+    def forward(dy, weight, relaxed_weight, activated, input_size, kernels, group, relax_on, stride, padding, dilation, groups):
         options = (group, relax_on, input_size, stride, padding, dilation, groups)
-        return ops.irrep_dgrad(dy, weight, relaxed_weight, activated, *options)
+        return ops.dgrad(kernels, dy, weight, relaxed_weight, activated, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -160,24 +161,24 @@ class IrrepDgrad(torch.autograd.Function):
         need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_dy = d_weight = d_relaxed_weight = None
         if need_dy:
-            d_dy = _masked(IrrepFprop.apply(grad_dx, weight, relaxed_weight, None, None, False, *ctx.options), activated)
+            d_dy = _masked(Fprop.apply(grad_dx, weight, relaxed_weight, None, None, False, *ctx.options), activated)
         if need_weight:
-            d_weight = IrrepWgrad.apply(grad_dx, dy, relaxed_weight, activated, weight.shape[-1], *ctx.options)
+            d_weight = Wgrad.apply(grad_dx, dy, relaxed_weight, activated, weight.shape[-1], *ctx.options)
         if need_relaxed_weight:
-            d_relaxed_weight = irrep_rgrad(grad_dx, weight, _masked(dy, activated), *ctx.options)
-        return d_dy, d_weight, d_relaxed_weight, *(None,) * 8
+            d_relaxed_weight = rgrad(grad_dx, weight, _masked(dy, activated), *ctx.options)
+        return d_dy, d_weight, d_relaxed_weight, *(None,) * 9
 
 
-class IrrepWgrad(torch.autograd.Function):
+class Wgrad(torch.autograd.Function):
     """wgrad(x, dy, w): x, dy, relaxed_weight or None, the convolution's result after ReLU or None, kernel size, then
     ConvOptions -> gradient of the weight."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, dy, relaxed_weight, activated, kernel_size, group, relax_on, stride, padding, dilation, groups):
+    def forward(x, dy, relaxed_weight, activated, kernel_size, kernels, group, relax_on, stride, padding, dilation, groups):
         options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
-        return ops.irrep_wgrad(x, dy, relaxed_weight, activated, *options)
+        return ops.wgrad(kernels, x, dy, relaxed_weight, activated, *options)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -190,12 +191,12 @@ class IrrepWgrad(torch.autograd.Function):
         need_x, need_dy, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_x = d_dy = d_relaxed_weight = None
         if need_x:
-            d_x = irrep_dgrad(dy, grad_weight, relaxed_weight, activated, tuple(x.shape[-2:]), *ctx.options)
+            d_x = dgrad(dy, grad_weight, relaxed_weight, activated, tuple(x.shape[-2:]), *ctx.options)
         if need_dy:
-            d_dy = _masked(IrrepFprop.apply(x, grad_weight, relaxed_weight, None, None, False, *ctx.options), activated)
+            d_dy = _masked(Fprop.apply(x, grad_weight, relaxed_weight, None, None, False, *ctx.options), activated)
         if need_relaxed_weight:
-            d_relaxed_weight = irrep_rgrad(x, grad_weight, _masked(dy, activated), *ctx.options)
-        return d_x, d_dy, d_relaxed_weight, *(None,) * 8
+            d_relaxed_weight = rgrad(x, grad_weight, _masked(dy, activated), *ctx.options)
+        return d_x, d_dy, d_relaxed_weight, *(None,) * 9
 
 
 def _masked(dy: Tensor, activated: Tensor | None) -> Tensor:
@@ -203,16 +204,16 @@ def _masked(dy: Tensor, activated: Tensor | None) -> Tensor:
     return dy if activated is None else torch.ops.aten.threshold_backward(dy, activated, 0)
 
 
-def irrep_dgrad(
+def dgrad(
     dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, input_size: tuple[int, int], *options
 ) -> Tensor:
-    """dgrad of a lifting or group convolution, differentiable; `activated` as in IrrepDgrad.
+    """dgrad of a lifting or group convolution, differentiable; `activated` as in Dgrad.
 
     The gradient to an image has no group axis for the irreps to act on, so there the dense form is as short as any.
     """
-    if weight.dim() == 5 + (relaxed_weight is not None):
-        return IrrepDgrad.apply(dy, weight, relaxed_weight, activated, input_size, *options)
-    group, relax_on, stride, padding, dilation, groups = options
+    kernels, group, relax_on, stride, padding, dilation, groups = options
+    if weight.dim() == 5 + (relaxed_weight is not None) or kernels.endswith("fused"):
+        return Dgrad.apply(dy, weight, relaxed_weight, activated, input_size, *options)
     filter = expand_filter(weight, relaxed_weight, group, relax_on)
     missing = [
         n - ((m - 1) * s - 2 * p + d * (weight.shape[-1] - 1) + 1)
@@ -222,32 +223,32 @@ def irrep_dgrad(
     return F.conv_transpose2d(dy.flatten(1, 2), filter, None, stride, padding, missing, groups, dilation)
 
 
-def irrep_rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
+def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
     """Gradient of <fprop(x, ψ, w), dy> to the relaxed weights w [L, |P|], differentiable.
 
     On the output it is Σ dy · fprop(x, ψ_l), on the input Σ x · dgrad(dy, ψ_l): a strict convolution in which the L banks lie
     side by side in the fields.
     """
-    relax_on, groups, banks = options[1], options[-1], weight.shape[0]
+    relax_on, groups, banks = options[2], options[-1], weight.shape[0]
     dtype = x.dtype
     if dtype in (torch.bfloat16, torch.float16):  # sums are formed in float32
         x, weight, dy = x.float(), weight.float(), dy.float()
     if relax_on == "input":
         weight = weight.movedim(0, 1).flatten(1, 2)
-        by_bank = irrep_dgrad(dy, weight, None, None, tuple(x.shape[-2:]), *options).unflatten(1, (groups, banks, -1))
+        by_bank = dgrad(dy, weight, None, None, tuple(x.shape[-2:]), *options).unflatten(1, (groups, banks, -1))
         product = by_bank * x.unflatten(1, (groups, 1, -1))
     else:
         # [L, groups · O', …] -> [groups · L · O', …]: the banks of a block of fields stay in their block.
         weight = weight.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
-        by_bank = IrrepFprop.apply(x, weight, None, None, None, False, *options).unflatten(1, (groups, banks, -1))
+        by_bank = Fprop.apply(x, weight, None, None, None, False, *options).unflatten(1, (groups, banks, -1))
         product = by_bank * dy.unflatten(1, (groups, 1, -1))
     return product.sum((0, 1, 3, 5, 6)).to(dtype)
 
 
-def irrep_conv2d(
+def conv2d(
     x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed: Tensor | None, relu: bool,
     options: ConvOptions,
 ) -> Tensor:  # fmt: skip
-    """The irrep algorithm's lifting or group convolution, strict or relaxed, then ReLU if asked, in one pass; differentiable
-    to every order.  Shapes as in functional; `transformed` as in ops.irrep_fprop."""
-    return IrrepFprop.apply(x, weight, relaxed_weight, bias, transformed, relu, *options)
+    """A lifting or group convolution, strict or relaxed, then ReLU if asked, in one pass; differentiable to every order.
+    Shapes as in functional; `transformed` as in ops.fprop."""
+    return Fprop.apply(x, weight, relaxed_weight, bias, transformed, relu, *options)

@@ -79,12 +79,17 @@ class PointGroup:
         """Whether some element exchanges rows and columns."""
         return any(turns % 2 for turns, _ in self._moves)
 
+    def moved_tap(self, g: int, tap: int, size: int) -> int:
+        """The tap g·s of a size × size kernel, counted along rows."""
+        row, column = (2 * at - (size - 1) for at in divmod(tap, size))  # from the centre, doubled
+        (a, b), (c, d) = _matrix(*self._moves[g])
+        return (a * row + b * column + size - 1) // 2 * size + (c * row + d * column + size - 1) // 2
+
     @functools.lru_cache
-    def tap_orbits(self, size: int) -> int:
-        """How many orbits the group makes of the taps of a size × size kernel."""
-        offsets = range(1 - size, size, 2)  # from the centre, doubled
-        matrices = [_matrix(*move) for move in self._moves]
-        return len({min((a * r + b * c, d * r + e * c) for (a, b), (d, e) in matrices) for r in offsets for c in offsets})
+    def tap_orbits(self, size: int) -> tuple[int, ...]:
+        """The first tap of each orbit that the group makes of the taps of a size × size kernel."""
+        firsts = (min(self.moved_tap(g, tap, size) for g in range(self.order)) for tap in range(size**2))
+        return tuple(sorted(set(firsts)))
 
     def __repr__(self) -> str:
         return f"PointGroup({self.name!r})"

@@ -43,10 +43,12 @@ class Kept:
 
 
 def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
-    """Whether results of these weights may be kept: no gradient is needed, and they are plain tensors with contents."""
+    """Whether results of these weights may be kept: no gradient is needed, and they are plain tensors with contents.  Not on a
+    GPU, where comparing contents would make the processor wait for it."""
     tensors = [weight] if relaxed_weight is None else [weight, relaxed_weight]
     return (
-        not torch.compiler.is_compiling()
+        weight.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         # Transforms, fake tensors and other subclasses have no contents to compare.
         and torch._C._functorch.peek_interpreter_stack() is None

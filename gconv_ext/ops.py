@@ -41,11 +41,23 @@ def build_info() -> dict:
 
 
 _missing_reason = _load()
+_COMPILED_OPS = ("expand_filter", "expand_filter_backward", "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad")
+_compiled = {
+    (name, device)
+    for name in _COMPILED_OPS
+    for device in ("cpu", "cuda")
+    if _missing_reason is None and torch._C._dispatch_has_kernel_for_dispatch_key(f"gconv_ext::{name}", device.upper())
+}
 
 
 def missing_reason() -> str | None:
     """Why the compiled ops are missing, or None when they are there."""
     return _missing_reason
+
+
+def is_compiled(name: str, device: torch.device) -> bool:
+    """Whether the compiled library has the op of that name for the device."""
+    return (name, device.type) in _compiled
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str) -> Tensor:
@@ -61,39 +73,49 @@ def expand_filter_backward(
     return torch.ops.gconv_ext.expand_filter_backward(grad_filter, weight, relaxed_weight, group, relax_on, output_mask)
 
 
-def irrep_fprop(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed_weight: Tensor | None,
-    group: str, relax_on: str, stride: list[int], padding: list[int], dilation: list[int], groups: int, relu: bool,
+# The passes of a convolution come in families, one for each algorithm and kind of kernel, named by `kernels`:
+#
+#   irrep           compiled                              fused           compiled
+#   triton_irrep    Triton (triton_kernels/)              triton_fused    Triton
+
+
+def fprop(
+    kernels: str, x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None,
+    transformed_weight: Tensor | None, group: str, relax_on: str, stride: list[int], padding: list[int], dilation: list[int],
+    groups: int, relu: bool,
 ) -> Tensor:  # fmt: skip
-    """The op gconv_ext::irrep_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional.
-    `transformed_weight` is None or what irrep_transform_weight made of the same weight."""
+    """The op gconv_ext::{kernels}_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional.
+    `transformed_weight` is None or what transform_weight of the same kernels made of the same weight."""
     options = (group, relax_on, stride, padding, dilation, groups, relu)
-    return torch.ops.gconv_ext.irrep_fprop(x, weight, relaxed_weight, bias, transformed_weight, *options)
+    return getattr(torch.ops.gconv_ext, f"{kernels}_fprop")(x, weight, relaxed_weight, bias, transformed_weight, *options)
 
 
-def irrep_transform_weight(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, groups: int) -> Tensor:
-    """The op gconv_ext::irrep_transform_weight: [numbers], in an order of this processor's.  No derivative."""
-    return torch.ops.gconv_ext.irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups)
+def transform_weight(
+    kernels: str, weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, groups: int
+) -> Tensor:
+    """The op gconv_ext::{kernels}_transform_weight of the irrep families: [numbers], in an order of the kernels' own.  No
+    derivative."""
+    return getattr(torch.ops.gconv_ext, f"{kernels}_transform_weight")(weight, relaxed_weight, group, relax_on, groups)
 
 
-def irrep_dgrad(
-    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
-    input_size: list[int], stride: list[int], padding: list[int], dilation: list[int], groups: int,
+def dgrad(
+    kernels: str, dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str,
+    relax_on: str, input_size: list[int], stride: list[int], padding: list[int], dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
-    """The op gconv_ext::irrep_dgrad: the gradient to the input of a group convolution.  With `activated`, the result of the
-    convolution after ReLU, dy counts where that is above 0."""
+    """The op gconv_ext::{kernels}_dgrad: the gradient to the input of a group convolution (of a lifting one too in the fused
+    families).  With `activated`, the result of the convolution after ReLU, dy counts where that is above 0."""
     options = (group, relax_on, input_size, stride, padding, dilation, groups)
-    return torch.ops.gconv_ext.irrep_dgrad(dy, weight, relaxed_weight, activated, *options)
+    return getattr(torch.ops.gconv_ext, f"{kernels}_dgrad")(dy, weight, relaxed_weight, activated, *options)
 
 
-def irrep_wgrad(
-    x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
+def wgrad(
+    kernels: str, x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
     kernel_size: int, stride: list[int], padding: list[int], dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
-    """The op gconv_ext::irrep_wgrad: the gradient to the weight of a lifting or group convolution; `activated` as in
-    irrep_dgrad."""
+    """The op gconv_ext::{kernels}_wgrad: the gradient to the weight of a lifting or group convolution; `activated` as in
+    dgrad."""
     options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
-    return torch.ops.gconv_ext.irrep_wgrad(x, dy, relaxed_weight, activated, *options)
+    return getattr(torch.ops.gconv_ext, f"{kernels}_wgrad")(x, dy, relaxed_weight, activated, *options)
 
 
 def lies_in_rows(map: Tensor) -> bool:
@@ -102,7 +124,7 @@ def lies_in_rows(map: Tensor) -> bool:
     return field == 0 or field > column or (field == column and (map.shape[1] > 1 or map.shape[-1] * map.shape[-2] == 1))
 
 
-def _empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
+def empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
     """A new map in the memory format of `like`, as csrc/irrep.cpp makes it."""
     sizes = (like.shape[0], fields, elements, height, width)
     if lies_in_rows(like):
@@ -114,59 +136,91 @@ def _empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
     return like.new_empty_strided(sizes, (height * width * planes, elements, 1, width * planes, planes))
 
 
+# Fakes: what each op returns, in size and strides, without its numbers.
+
+
+def _fake_expand_filter(weight, relaxed_weight, group, relax_on):
+    shape = weight.shape if relaxed_weight is None else weight.shape[1:]
+    order = as_group(group).order
+    in_channels = shape[1] if len(shape) == 4 else shape[1] * order
+    return weight.new_empty((shape[0] * order, in_channels, shape[-1], shape[-1]))
+
+
+def _fake_expand_filter_backward(grad_filter, weight, relaxed_weight, group, relax_on, output_mask):
+    grad_weight = weight.new_empty(weight.shape if output_mask[0] else (0,))
+    grad_relaxed_weight = weight.new_empty(relaxed_weight.shape if output_mask[1] else (0,))
+    return grad_weight, grad_relaxed_weight
+
+
+def _fake_fprop(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
+    size = [
+        (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
+        for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
+    ]
+    return empty_map_like(x, weight.shape[relaxed_weight is not None], as_group(group).order, *size)
+
+
+def _transformed_numbers(weight, relaxed_weight, group):
+    lifting, size = weight.dim() == 4 + (relaxed_weight is not None), weight.shape[-1]
+    # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
+    orbits = len(as_group(group).tap_orbits(int(size))) if lifting else size**2
+    return math.prod(weight.shape[: -2 if lifting else -3]) * orbits * as_group(group).order
+
+
+def _fake_irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups):
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return weight.new_empty((_transformed_numbers(weight, relaxed_weight, group),), dtype=dtype)
+
+
+def _fake_triton_irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups):
+    return weight.new_empty((_transformed_numbers(weight, relaxed_weight, group),))
+
+
+def _fake_dgrad(dy, weight, relaxed_weight, activated, group, relax_on, input_size, stride, padding, dilation, groups):
+    bank_axis = int(relaxed_weight is not None)
+    lifting, fields = weight.dim() == 4 + bank_axis, weight.shape[1 + bank_axis] * groups
+    dx = empty_map_like(dy, fields, 1 if lifting else dy.shape[2], *input_size)
+    return dx.squeeze(2) if lifting else dx
+
+
+def _fake_wgrad(x, dy, relaxed_weight, activated, group, relax_on, kernel_size, stride, padding, dilation, groups):
+    banks = () if relaxed_weight is None else relaxed_weight.shape[:1]
+    return x.new_empty((*banks, dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
+
+
+def _map_over(op):
+    """A batching rule that calls `op` once for each index of the mapped dimension and stacks the results."""
+
+    def rule(info, in_dims, *args):
+        def select(index):
+            return [arg.select(dim, index) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims)]
+
+        results = [op(*select(index)) for index in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(parts) for parts in zip(*results)), (0,) * len(results[0])
+
+    return rule
+
+
+_FAKES = {
+    "expand_filter": _fake_expand_filter,
+    "expand_filter_backward": _fake_expand_filter_backward,
+    "irrep_transform_weight": _fake_irrep_transform_weight,
+    "triton_irrep_transform_weight": _fake_triton_irrep_transform_weight,
+    "fprop": _fake_fprop,
+    "dgrad": _fake_dgrad,
+    "wgrad": _fake_wgrad,
+}
+
+
+def register_rules(name: str) -> None:
+    """The fake and the batching rule of the op of that name, once it is defined."""
+    fake = _FAKES.get(name) or _FAKES[name.rpartition("_")[2]]
+    torch.library.register_fake(f"gconv_ext::{name}", fake)
+    torch.library.register_vmap(f"gconv_ext::{name}", _map_over(getattr(torch.ops.gconv_ext, name)))
+
+
 if _missing_reason is None:
-
-    @torch.library.register_fake("gconv_ext::expand_filter")
-    def _(weight, relaxed_weight, group, relax_on):
-        shape = weight.shape if relaxed_weight is None else weight.shape[1:]
-        order = as_group(group).order
-        in_channels = shape[1] if len(shape) == 4 else shape[1] * order
-        return weight.new_empty((shape[0] * order, in_channels, shape[-1], shape[-1]))
-
-    @torch.library.register_fake("gconv_ext::expand_filter_backward")
-    def _(grad_filter, weight, relaxed_weight, group, relax_on, output_mask):
-        grad_weight = weight.new_empty(weight.shape if output_mask[0] else (0,))
-        grad_relaxed_weight = weight.new_empty(relaxed_weight.shape if output_mask[1] else (0,))
-        return grad_weight, grad_relaxed_weight
-
-    @torch.library.register_fake("gconv_ext::irrep_fprop")
-    def _(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
-        size = [
-            (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
-            for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
-        ]
-        return _empty_map_like(x, weight.shape[relaxed_weight is not None], as_group(group).order, *size)
-
-    @torch.library.register_fake("gconv_ext::irrep_transform_weight")
-    def _(weight, relaxed_weight, group, relax_on, groups):
-        lifting, size = weight.dim() == 4 + (relaxed_weight is not None), weight.shape[-1]
-        # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
-        orbits = as_group(group).tap_orbits(int(size)) if lifting else size**2
-        pairs = math.prod(weight.shape[: -2 if lifting else -3])
-        return weight.new_empty((pairs * orbits * as_group(group).order,), dtype=torch.promote_types(weight.dtype, torch.float32))
-
-    @torch.library.register_fake("gconv_ext::irrep_dgrad")
-    def _(dy, weight, relaxed_weight, activated, group, relax_on, input_size, stride, padding, dilation, groups):
-        return _empty_map_like(dy, weight.shape[1 + (relaxed_weight is not None)] * groups, dy.shape[2], *input_size)
-
-    @torch.library.register_fake("gconv_ext::irrep_wgrad")
-    def _(x, dy, relaxed_weight, activated, group, relax_on, kernel_size, stride, padding, dilation, groups):
-        banks = () if relaxed_weight is None else relaxed_weight.shape[:1]
-        return x.new_empty((*banks, dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
-
-    def _map_over(op):
-        """A batching rule that calls `op` once for each index of the mapped dimension and stacks the results."""
-
-        def rule(info, in_dims, *args):
-            def select(index):
-                return [arg.select(dim, index) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims)]
-
-            results = [op(*select(index)) for index in range(info.batch_size)]
-            if isinstance(results[0], Tensor):
-                return torch.stack(results), 0
-            return tuple(torch.stack(parts) for parts in zip(*results)), (0,) * len(results[0])
-
-        return rule
-
-    for _op in (expand_filter, expand_filter_backward, irrep_fprop, irrep_dgrad, irrep_wgrad):
-        torch.library.register_vmap(f"gconv_ext::{_op.__name__}", _map_over(_op))
+    for _name in _COMPILED_OPS:
+        register_rules(_name)

@@ -44,7 +44,7 @@ VALUES = [
     (group(groups=2), "groups must divide C_out = 5, got 2"),
     (group(groups=0), "groups must be at least 1, got 0"),
     (group(groups=5), "x must have C_in = 15 fields (3 of weight x groups = 5), got 3"),
-    (group(algorithm="fast"), "algorithm must be one of 'auto', 'reference', 'dense', 'irrep', got 'fast'"),
+    (group(algorithm="fast"), "algorithm must be one of 'auto', 'reference', 'dense', 'fused', 'irrep', 'triton_fused', 'triton_irrep', got 'fast'"),
     (group(activation="gelu"), "activation must be None or 'relu', got 'gelu'"),
     (relaxed(weight=WEIGHT), "weight must have 6 dimensions [L, C_out, C_in, |P|, k, k], got shape (5, 3, 4, 3, 3)"),
     (relaxed(relaxed_weight=RELAXED[:1]), "relaxed_weight must have shape [L, |P|] = [2, 4], got [1, 4]"),
@@ -93,7 +93,7 @@ def test_bad_types(call, message):
 
 def test_dense_says_what_it_supports():
     meta = dict(x=X.to("meta"), weight=WEIGHT.to("meta"))
-    with pytest.raises(ValueError, match="algorithm='dense' does not support this call: it supports tensors on the CPU, got meta"):
+    with pytest.raises(ValueError, match="algorithm='dense' does not support this call: it supports tensors on the CPU or a GPU, got meta"):
         group(**meta, algorithm="dense")()
     assert group(**meta)().shape == (2, 5, 4, 6, 6)  # auto never raises for that reason
 
@@ -101,7 +101,7 @@ def test_dense_says_what_it_supports():
 def test_explain():
     x, weight = torch.randn(2, 16, 4, 16, 16), torch.randn(16, 16, 4, 3, 3)
     said = explain(x, weight, torch.randn(16), group="C4", padding=1)
-    assert said.algorithm == "irrep" and set(said.rejected) == {"reference", "dense"} and "auto takes 'irrep'" in str(said)
+    assert said.algorithm == "irrep" and set(said.rejected) == {"reference", "dense", "fused"} and "auto takes 'irrep'" in str(said)
     assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "dense"
     # Two banks of D4 need 24/64 of dense's multiplications, and half as many again with gradients to come; eight do not pay.
     wide, banks = torch.randn(2, 16, 8, 28, 28), torch.randn(8, 16, 16, 8, 3, 3)
@@ -116,7 +116,7 @@ def test_explain():
         assert explain(x, weight, group="C4").algorithm == "dense"
     assert explain(x[..., :3, :3], weight, group="C4").algorithm == "dense"  # one pixel leaves 31 of 32 lanes idle
     meta = explain(X.to("meta"), WEIGHT.to("meta"), group="C4")
-    assert meta.algorithm == "reference" and "CPU" in meta.rejected["dense"] and "CPU" in meta.rejected["irrep"]
+    assert meta.algorithm == "reference" and all("got meta" in meta.rejected[name] for name in ("dense", "fused", "irrep"))
 
 
 def test_everything_public_is_documented():

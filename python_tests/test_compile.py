@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gconv_ext
-from gconv_ext import dense, functional, irrep, nn
+from gconv_ext import dense, functional, kernels, nn
 
 
 def small_network(algorithm="auto"):
@@ -61,7 +61,7 @@ def test_fake_tensors():
 
 KEEPERS = {  # algorithm: (what is kept, module and name of the function that computes it)
     "dense": (dense._kept_filter, dense.autograd, "expand_filter"),
-    "irrep": (irrep._kept_transform, irrep.ops, "irrep_transform_weight"),
+    "irrep": (kernels._kept_transform, kernels.ops, "transform_weight"),
 }
 
 

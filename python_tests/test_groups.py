@@ -105,4 +105,7 @@ def test_bad_types(function):
 
 @pytest.mark.parametrize("group, size, orbits", [("C1", 3, 9), ("C4", 3, 3), ("C4", 2, 1), ("D1", 3, 6), ("C2", 5, 13), ("D4", 5, 6), ("D4", 1, 1)])
 def test_tap_orbits(group, size, orbits):
-    assert PointGroup(group).tap_orbits(size) == orbits
+    firsts = PointGroup(group).tap_orbits(size)
+    assert len(firsts) == orbits
+    moved = [{PointGroup(group).moved_tap(g, tap, size) for g in range(PointGroup(group).order)} for tap in firsts]
+    assert sorted(tap for orbit in moved for tap in orbit) == list(range(size**2)), "each tap is in one orbit"

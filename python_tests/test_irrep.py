@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import gconv_ext
 from gconv_ext import PointGroup, nn, ops, transform_feature_map, transform_image
-from gconv_ext.autograd import ConvOptions, IrrepDgrad
+from gconv_ext.autograd import ConvOptions, Dgrad
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -50,11 +50,11 @@ def test_equivariance_to_the_bit(convolution):
     for g in range(group.order):
         assert torch.equal(cases.call(kind, [moved(x, group, g), weight, bias], group, algorithm="irrep", **planar), moved(y, group, g))
     if kind == "group":
-        options = ConvOptions(group.name, "output", *((value,) * 2 for value in planar.values()), 1)
-        dx = IrrepDgrad.apply(y, weight, None, None, tuple(x.shape[-2:]), *options)
+        options = ConvOptions("irrep", group.name, "output", *((value,) * 2 for value in planar.values()), 1)
+        dx = Dgrad.apply(y, weight, None, None, tuple(x.shape[-2:]), *options)
         for g in range(group.order):
             size = tuple(moved(x, group, g).shape[-2:])
-            assert torch.equal(IrrepDgrad.apply(moved(y, group, g), weight, None, None, size, *options), moved(dx, group, g))
+            assert torch.equal(Dgrad.apply(moved(y, group, g), weight, None, None, size, *options), moved(dx, group, g))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -138,11 +138,11 @@ def test_opcheck(kind, group, last, banks):
     weight = torch.randn(banks, *weight.shape) if banks else weight
     if last:
         x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
-    y = ops.irrep_fprop(x, weight, relaxed_weight, bias, None, *options, False)
+    y = ops.fprop("irrep", x, weight, relaxed_weight, bias, None, *options, False)
     torch.library.opcheck(torch.ops.gconv_ext.irrep_fprop, (x, weight, relaxed_weight, bias, None, *options, False))
     torch.library.opcheck(torch.ops.gconv_ext.irrep_transform_weight, (weight, relaxed_weight, *options[:2], 2))
-    transformed = ops.irrep_transform_weight(weight, relaxed_weight, *options[:2], 2)
-    assert torch.equal(ops.irrep_fprop(x, weight, relaxed_weight, bias, transformed, *options, False), y)
+    transformed = ops.transform_weight("irrep", weight, relaxed_weight, *options[:2], 2)
+    assert torch.equal(ops.fprop("irrep", x, weight, relaxed_weight, bias, transformed, *options, False), y)
     torch.library.opcheck(torch.ops.gconv_ext.irrep_wgrad, (x, y, relaxed_weight, None, *options[:2], 3, *options[2:]))
     if kind == "group":
         arguments = (y, weight, relaxed_weight, None, *options[:2], [7, 8], *options[2:])
@@ -151,8 +151,8 @@ def test_opcheck(kind, group, last, banks):
 
 def test_relu_in_the_same_pass(group):
     x, weight, bias, options = op_arguments("group", group)
-    plain = ops.irrep_fprop(x, weight, None, bias, None, *options, False)
-    assert torch.equal(ops.irrep_fprop(x, weight, None, bias, None, *options, True), plain.relu())
+    plain = ops.fprop("irrep", x, weight, None, bias, None, *options, False)
+    assert torch.equal(ops.fprop("irrep", x, weight, None, bias, None, *options, True), plain.relu())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -161,17 +161,17 @@ def test_relu_in_the_same_pass(group):
 def test_relu_masks_the_gradient_while_it_is_read(group, dtype, fields, width, stride):
     options = (group.name, "output", [stride] * 2, [1, 1], [1, 1], 1)
     x, weight = torch.randn(2, 2, group.order, 6, width, dtype=dtype), torch.randn(fields, 2, group.order, 3, 3, dtype=dtype)
-    y = ops.irrep_fprop(x, weight, None, None, None, *options, True)
+    y = ops.fprop("irrep", x, weight, None, None, None, *options, True)
     y[0, 0, 0, 0, :3] = torch.tensor([0.0, -0.0, float("nan")])
     dy = torch.randn_like(y)
     last = [map.flatten(1, 2).clone(memory_format=torch.channels_last).unflatten(1, map.shape[1:3]) for map in (dy, y)]
     last3d = [map.clone(memory_format=torch.channels_last_3d) for map in (dy, y)]
     for gradient, activated in ((dy, y), last, last3d, (dy, last[1])):
         masked = torch.ops.aten.threshold_backward(gradient, activated, 0)
-        got = ops.irrep_dgrad(gradient, weight, None, activated, *options[:2], [6, width], *options[2:])
-        assert torch.equal(got, ops.irrep_dgrad(masked, weight, None, None, *options[:2], [6, width], *options[2:]))
-        got = ops.irrep_wgrad(x, gradient, None, activated, *options[:2], 3, *options[2:])
-        assert torch.equal(got, ops.irrep_wgrad(x, masked, None, None, *options[:2], 3, *options[2:]))
+        got = ops.dgrad("irrep", gradient, weight, None, activated, *options[:2], [6, width], *options[2:])
+        assert torch.equal(got, ops.dgrad("irrep", masked, weight, None, None, *options[:2], [6, width], *options[2:]))
+        got = ops.wgrad("irrep", x, gradient, None, activated, *options[:2], 3, *options[2:])
+        assert torch.equal(got, ops.wgrad("irrep", x, masked, None, None, *options[:2], 3, *options[2:]))
 
 
 BAD_FPROP = [
@@ -226,13 +226,13 @@ def test_a_stride_beyond_the_map(kind, group):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: ops.irrep_dgrad(torch.ones(1, 0, 4, 3, 3), torch.ones(0, 2, 4, 3, 3), None, None, "C4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have at least one bank, field and tap"),
-    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), None, None, "C4", "output", [6, 5], [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 4, 3]"),
-    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 3, 3), None, None, "C4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must be [C_out, C_in, |P|, k, k]"),
-    (lambda: ops.irrep_dgrad(torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), None, None, "D4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have 8 relative elements"),
-    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 4, 3), None, None, "C4", "output", 3, [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 3, 3]"),
-    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), None, torch.ones(1, 3, 4, 3), "C4", "output", 3, [1, 1], [0, 0], [1, 1], 1), "activated must have shape [1, 3, 4, 3, 3], got [1, 3, 4, 3]"),
-    (lambda: ops.irrep_wgrad(torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), None, None, "C4", "output", 0, [1, 1], [0, 0], [1, 1], 1), "the kernel must have 1 to 1024 taps a side, got 0"),
+    (lambda: ops.dgrad("irrep", torch.ones(1, 0, 4, 3, 3), torch.ones(0, 2, 4, 3, 3), None, None, "C4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have at least one bank, field and tap"),
+    (lambda: ops.dgrad("irrep", torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), None, None, "C4", "output", [6, 5], [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 4, 3]"),
+    (lambda: ops.dgrad("irrep", torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 3, 3), None, None, "C4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must be [C_out, C_in, |P|, k, k]"),
+    (lambda: ops.dgrad("irrep", torch.ones(1, 3, 4, 3, 3), torch.ones(3, 2, 4, 3, 3), None, None, "D4", "output", [5, 5], [1, 1], [0, 0], [1, 1], 1), "weight must have 8 relative elements"),
+    (lambda: ops.wgrad("irrep", torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 4, 3), None, None, "C4", "output", 3, [1, 1], [0, 0], [1, 1], 1), "dy must have shape [1, 3, 4, 3, 3]"),
+    (lambda: ops.wgrad("irrep", torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), None, torch.ones(1, 3, 4, 3), "C4", "output", 3, [1, 1], [0, 0], [1, 1], 1), "activated must have shape [1, 3, 4, 3, 3], got [1, 3, 4, 3]"),
+    (lambda: ops.wgrad("irrep", torch.ones(1, 2, 4, 5, 5), torch.ones(1, 3, 4, 3, 3), None, None, "C4", "output", 0, [1, 1], [0, 0], [1, 1], 1), "the kernel must have 1 to 1024 taps a side, got 0"),
 ])  # fmt: skip
 def test_the_gradient_ops_check_their_own_arguments(call, message):
     with pytest.raises(ValueError) as error:

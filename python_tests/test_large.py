@@ -53,10 +53,10 @@ def test_many_images(in_fields, out_fields):
     x[some], dy[some] = integers(5, *x.shape[1:]), integers(5, *dy.shape[1:])
 
     def passes(x, dy):
-        y = ops.irrep_fprop(x, weight, None, None, None, "C4", "output", *OPTIONS, False)
+        y = ops.fprop("irrep", x, weight, None, None, None, "C4", "output", *OPTIONS, False)
         # dx would be beyond 2³¹ with x, and is in test_one_image_dgrad.
-        dx = ops.irrep_dgrad(dy, weight, None, None, "C4", "output", [32, 32], *OPTIONS) if in_fields == 1 else None
-        return y, dx, ops.irrep_wgrad(x, dy, None, None, "C4", "output", 3, *OPTIONS)
+        dx = ops.dgrad("irrep", dy, weight, None, None, "C4", "output", [32, 32], *OPTIONS) if in_fields == 1 else None
+        return y, dx, ops.wgrad("irrep", x, dy, None, None, "C4", "output", 3, *OPTIONS)
 
     y, dx, dweight = passes(x, dy)
     want, want_dx, want_dweight = passes(x[some], dy[some])
@@ -90,7 +90,7 @@ def corners(fields):
 @pytest.mark.parametrize("in_fields, out_fields", [(16, 1), (1, 16)])
 def test_one_image_fprop(in_fields, out_fields, one_thread):
     weight = integers(out_fields, in_fields, 4, 3, 3)
-    y, want = (ops.irrep_fprop(x, weight, None, None, None, "C4", "output", *OPTIONS, False) for x in corners(in_fields))
+    y, want = (ops.fprop("irrep", x, weight, None, None, None, "C4", "output", *OPTIONS, False) for x in corners(in_fields))
     assert torch.equal(y[..., -40:, -40:], want) and want.any()
     assert not y[..., :40, :].any()
 
@@ -98,7 +98,7 @@ def test_one_image_fprop(in_fields, out_fields, one_thread):
 @needs(7)
 def test_one_image_dgrad(one_thread):
     weight = integers(1, 16, 4, 3, 3)
-    dx, want = (ops.irrep_dgrad(dy, weight, None, None, "C4", "output", list(dy.shape[-2:]), *OPTIONS) for dy in corners(1))
+    dx, want = (ops.dgrad("irrep", dy, weight, None, None, "C4", "output", list(dy.shape[-2:]), *OPTIONS) for dy in corners(1))
     assert torch.equal(dx[..., -40:, -40:], want) and want.any()
     assert not dx[..., :40, :].any()
 
@@ -106,7 +106,7 @@ def test_one_image_dgrad(one_thread):
 @needs(11)
 def test_one_image_wgrad(one_thread):
     """x beyond 2³¹ would take another 10 GB and as long, and goes through fprop's copy of an image."""
-    dweight, want = (ops.irrep_wgrad(x, dy, None, None, "C4", "output", 3, *OPTIONS) for x, dy in zip(corners(1), corners(16)))
+    dweight, want = (ops.wgrad("irrep", x, dy, None, None, "C4", "output", 3, *OPTIONS) for x, dy in zip(corners(1), corners(16)))
     assert torch.equal(dweight, want) and want.any()
 
 

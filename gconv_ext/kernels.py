@@ -1,10 +1,13 @@
-"""The irrep algorithm: block-diagonal over the group's irreps, with 6/16 (C4) or 12/64 (D4) of the multiplications of the
-dense form, and conv(g·x) == g·conv(x) to the bit.
+"""Convolutions by our own kernels, any family of ops.py.
 
-A relaxed convolution with L filter banks is a strict one with L times the fields, weighed in the same pass:
+irrep: block-diagonal over the group's irreps, with 6/16 (C4) or 12/64 (D4) of the multiplications of the dense form, and
+conv(g·x) == g·conv(x) to the bit.  A relaxed convolution with L filter banks is a strict one with L times the fields, weighed
+in the same pass:
 
     relax_on="input"    Σ_l fprop(w_l · x, ψ_l)     the banks lie side by side in the input fields, weighed while reading
     relax_on="output"   Σ_l w_l · fprop(x, ψ_l)     the banks lie side by side in the output fields, summed while writing
+
+fused: the dense form in one kernel, which rotates the filter bank, forms the relaxed sum and correlates.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from torch import Tensor
 from . import autograd, ops
 from .kept import Kept, may_keep
 
-_kept_transform = Kept(lambda *arguments: ops.irrep_transform_weight(*arguments))
+_kept_transform = Kept(lambda weight, relaxed_weight, kernels, *options: ops.transform_weight(kernels, weight, relaxed_weight, *options))
 
 
 def conv2d(
@@ -26,6 +29,6 @@ def conv2d(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, relaxed_weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, relaxed_weight, bias))
-    elif may_keep(weight, relaxed_weight):
-        transformed = _kept_transform(weight, relaxed_weight, options.group, options.relax_on, options.groups)
-    return autograd.irrep_conv2d(x, weight, relaxed_weight, bias, transformed, relu, options)
+    elif options.kernels.endswith("irrep") and may_keep(weight, relaxed_weight):
+        transformed = _kept_transform(weight, relaxed_weight, options.kernels, options.group, options.relax_on, options.groups)
+    return autograd.conv2d(x, weight, relaxed_weight, bias, transformed, relu, options)
