@@ -38,13 +38,13 @@ def nvcc() -> tuple[str | None, str]:
     """The CUDA compiler, or None and why the CUDA kernels are not built.  That torch and the compiler have CUDA decides, not
     whether a GPU is there now."""
     import torch
+    from torch.utils.cpp_extension import CUDA_HOME
 
     forced = os.environ.get("FORCE_CUDA") == "1"
     if torch.version.cuda is None and not forced:
         return None, f"not built: torch {torch.__version__} is built without CUDA (FORCE_CUDA=1 builds them all the same)"
-    home = os.environ.get("CUDA_HOME")
-    folders = [f"{home}/bin"] if home else [os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
-    found = shutil.which("nvcc", path=os.pathsep.join(folders))
+    home = os.environ.get("CUDA_HOME") or CUDA_HOME  # which torch looks for only where it has CUDA
+    found = shutil.which("nvcc", path=f"{home}/bin" if home else None)
     if forced and found is None:
         sys.exit("FORCE_CUDA=1 asks for the CUDA kernels, but nvcc was not found; put it on PATH, or set CUDA_HOME")
     return found, "" if found else "not built: nvcc was not found; put it on PATH, or set CUDA_HOME, and install again"

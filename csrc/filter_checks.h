@@ -14,7 +14,9 @@
 
 namespace gconv {
 
-inline RelaxOn parse_relax_on(std::string_view relax_on) { return relaxes_input(relax_on) ? RelaxOn::Input : RelaxOn::Output; }
+inline RelaxOn parse_relax_on(std::string_view relax_on) {
+  return relaxes_input(relax_on) ? RelaxOn::Input : RelaxOn::Output;
+}
 
 inline FilterShape filter_shape(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                                 std::string_view group_name, RelaxOn relax_on) {
@@ -49,11 +51,13 @@ inline c10::SmallVector<int64_t, 4> filter_sizes(const FilterShape& shape) {
   return {shape.out_fields * shape.elements(), shape.in_fields * shape.relative_elements(), shape.size, shape.size};
 }
 
-inline void check_backward(const at::Tensor& grad_filter, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
-                           const FilterShape& shape, std::array<bool, 2> output_mask) {
+inline void check_backward(const at::Tensor& grad_filter, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& relaxed_weight, const FilterShape& shape,
+                           std::array<bool, 2> output_mask) {
   check_shape(grad_filter, "grad_filter", filter_sizes(shape));
   check_like(grad_filter, "grad_filter", weight, "weight");
-  TORCH_CHECK_VALUE(relaxed_weight || !output_mask[1], "output_mask[1] asks for the gradient of relaxed_weight, got None");
+  TORCH_CHECK_VALUE(relaxed_weight || !output_mask[1],
+                    "output_mask[1] asks for the gradient of relaxed_weight, got None");
 }
 
 }  // namespace gconv

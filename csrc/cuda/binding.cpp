@@ -1,6 +1,6 @@
-// The one file between torch and the CUDA kernels. Each op in one order: checks, contiguous tensors with names, the device and its
-// current stream, launch, check of the launch. torch's CUDA headers and libraries are not needed, so that one build of this
-// library loads with any torch of its version.
+// The one file between torch and the CUDA kernels. Each op in one order: checks, contiguous tensors with names, the
+// device and its current stream, launch, check of the launch. torch's CUDA headers and libraries are not needed, so
+// that one build of this library loads with any torch of its version.
 #include "binding.h"
 
 #include <ATen/ops/empty.h>
@@ -56,7 +56,8 @@ std::tuple<at::Tensor, at::Tensor> expand_filter_backward_cuda(const at::Tensor&
   const at::Tensor grad_filter_c = grad_filter.contiguous(), weight_c = weight.contiguous();
   const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
   at::Tensor grad_weight = at::empty(output_mask[0] ? weight.sizes() : at::IntArrayRef{0}, weight.options());
-  at::Tensor grad_relaxed_weight = at::empty(output_mask[1] ? relaxed_weight->sizes() : at::IntArrayRef{0}, weight.options());
+  at::Tensor grad_relaxed_weight =
+      at::empty(output_mask[1] ? relaxed_weight->sizes() : at::IntArrayRef{0}, weight.options());
   at::Tensor workspace = at::empty({output_mask[1] ? cuda::expand_filter_backward_workspace(params.shape) : 0},
                                    weight.options().dtype(at::kDouble));
   params.weight = weight_c.const_data_ptr();

@@ -14,8 +14,8 @@ constexpr int64_t kMostShares = 64;  // partial sums of each number of grad_rela
 struct Bank {
   explicit Bank(const FilterShape& shape, RelaxOn relax_on)
       : group(*shape.group), banks(shape.banks), pairs(shape.pairs()), in_fields(shape.in_fields),
-        block(static_cast<int>(shape.block())), taps(static_cast<int>(shape.taps())), size(shape.size), lifting(shape.lifting),
-        relax_input(relax_on == RelaxOn::Input) {}
+        block(static_cast<int>(shape.block())), taps(static_cast<int>(shape.taps())), size(shape.size),
+        lifting(shape.lifting), relax_input(relax_on == RelaxOn::Input) {}
 
   PointGroup group;
   int64_t banks, pairs, in_fields;
@@ -34,8 +34,8 @@ struct Bank {
 
 // A thread a number of the filter.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-expand_filter_kernel(const __grid_constant__ Bank bank, const T* weight, const T* relaxed_weight, T* filter, int64_t numbers) {
+__global__ void __launch_bounds__(kThreads) expand_filter_kernel(const __grid_constant__ Bank bank, const T* weight,
+                                                                 const T* relaxed_weight, T* filter, int64_t numbers) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= numbers) return;
   const int order = bank.group.order, position = static_cast<int>(i % bank.block);
@@ -56,7 +56,8 @@ expand_filter_kernel(const __grid_constant__ Bank bank, const T* weight, const T
 // A thread a number of the gradient, which gathers from the filters of all elements.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-grad_weight_kernel(const __grid_constant__ Bank bank, const T* relaxed_weight, const T* grad_filter, T* grad_weight, int64_t numbers) {
+    grad_weight_kernel(const __grid_constant__ Bank bank, const T* relaxed_weight, const T* grad_filter, T* grad_weight,
+                       int64_t numbers) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= numbers) return;
   const int order = bank.group.order, position = static_cast<int>(i % bank.block);
@@ -80,11 +81,12 @@ __device__ double block_sum(double sum) {
   return sum;
 }
 
-// Block (x, y) sums share y of the numbers of bank l that relaxed weight [l, a] multiplies; x is l · |P| + a. Every (w, s) is
-// multiplied by it once, in the filter of one u.
+// Block (x, y) sums share y of the numbers of bank l that relaxed weight [l, a] multiplies; x is l · |P| + a.
+// Every (w, s) is multiplied by it once, in the filter of one u.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-grad_relaxed_weight_kernel(const __grid_constant__ Bank bank, const T* weight, const T* grad_filter, double* shares) {
+    grad_relaxed_weight_kernel(const __grid_constant__ Bank bank, const T* weight, const T* grad_filter,
+                               double* shares) {
   const int order = bank.group.order, element = blockIdx.x % order;
   const int64_t l = blockIdx.x / order, numbers = bank.pairs * bank.block;
   accumulate_t<T> sum = 0;
@@ -100,7 +102,7 @@ grad_relaxed_weight_kernel(const __grid_constant__ Bank bank, const T* weight, c
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-add_shares_kernel(const double* shares, int count, T* grad_relaxed_weight, int64_t numbers) {
+    add_shares_kernel(const double* shares, int count, T* grad_relaxed_weight, int64_t numbers) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= numbers) return;
   double sum = 0;
@@ -122,7 +124,8 @@ cudaError_t expand_filter(const ExpandFilterParams& p, cudaStream_t stream) {
     using T = decltype(number);
     const int64_t numbers = p.shape.pairs() * p.shape.elements() * p.shape.block();
     LAUNCH(expand_filter_kernel<T>, blocks_for(numbers), kThreads, 0, stream, Bank(p.shape, p.relax_on),
-           static_cast<const T*>(p.weight), static_cast<const T*>(p.relaxed_weight), static_cast<T*>(p.filter), numbers);
+           static_cast<const T*>(p.weight), static_cast<const T*>(p.relaxed_weight), static_cast<T*>(p.filter),
+           numbers);
     return cudaGetLastError();
   });
 }
@@ -138,14 +141,14 @@ cudaError_t expand_filter_backward(const ExpandFilterBackwardParams& p, cudaStre
     const T* grad_filter = static_cast<const T*>(p.grad_filter);
     if (p.grad_weight) {
       const int64_t numbers = p.shape.banks * p.shape.pairs() * p.shape.block();
-      LAUNCH(grad_weight_kernel<T>, blocks_for(numbers), kThreads, 0, stream, bank, static_cast<const T*>(p.relaxed_weight),
-             grad_filter, static_cast<T*>(p.grad_weight), numbers);
+      LAUNCH(grad_weight_kernel<T>, blocks_for(numbers), kThreads, 0, stream, bank,
+             static_cast<const T*>(p.relaxed_weight), grad_filter, static_cast<T*>(p.grad_weight), numbers);
       if (const cudaError_t error = cudaGetLastError()) return error;
     }
     if (p.grad_relaxed_weight) {
       const int64_t numbers = p.shape.banks * p.shape.elements(), shares = share_count(p.shape);
-      LAUNCH(grad_relaxed_weight_kernel<T>, dim3(numbers, shares), kThreads, 0, stream, bank, static_cast<const T*>(p.weight),
-             grad_filter, p.workspace);
+      LAUNCH(grad_relaxed_weight_kernel<T>, dim3(numbers, shares), kThreads, 0, stream, bank,
+             static_cast<const T*>(p.weight), grad_filter, p.workspace);
       LAUNCH(add_shares_kernel<T>, blocks_for(numbers), kThreads, 0, stream, p.workspace, static_cast<int>(shares),
              static_cast<T*>(p.grad_relaxed_weight), numbers);
       if (const cudaError_t error = cudaGetLastError()) return error;

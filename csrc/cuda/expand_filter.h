@@ -1,5 +1,5 @@
-// Filter expansion on the GPU: csrc/cpu/expand_filter.h says what is computed. Every sum has an order of its own, whatever the
-// device. All tensors are contiguous, of one scalar type and on the current device. No torch header here.
+// Filter expansion on the GPU: csrc/cpu/expand_filter.h says what is computed. Every sum has an order of its own,
+// whatever the device. All tensors are contiguous, of one scalar type and on the current device. No torch header here.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -24,7 +24,7 @@ struct ExpandFilterBackwardParams {
   FilterShape shape;
   RelaxOn relax_on = RelaxOn::Output;
   ScalarType type = ScalarType::Float32;
-  const void* weight = nullptr;         // read only for grad_relaxed_weight
+  const void* weight = nullptr;  // read only for grad_relaxed_weight
   const void* relaxed_weight = nullptr;
   const void* grad_filter = nullptr;    // [O, |P|, C, block]
   void* grad_weight = nullptr;          // [L, O, C, block], written in full; nullptr: not asked for

@@ -1,16 +1,17 @@
-// Runs CUDA kernels on the CPU, for correctness: the .cu files of csrc/cuda compiled by g++ with this folder on the include
-// path, where it stands in for CUDA's own headers.
+// Runs CUDA kernels on the CPU, for correctness: the .cu files of csrc/cuda compiled by g++ with this folder on the
+// include path, where it stands in for CUDA's own headers.
 //
-// Every CUDA thread of a block is a fibre (a stack of its own and a dozen lines of assembly to switch); blocks run one after
-// another. A fibre runs until it waits for others: at __syncthreads, or at a warp collective (shuffle, mma, ...), which the last
-// lane to come performs for all of them. What the emulator is for is to catch mistakes:
+// Every CUDA thread of a block is a fibre (a stack of its own and a dozen lines of assembly to switch); blocks run one
+// after another. A fibre runs until it waits for others: at __syncthreads, or at a warp collective (shuffle, mma, ...),
+// which the last lane to come performs for all of them. What the emulator is for is to catch mistakes:
 //
-//   * the order in which warps and lanes run changes at random between waits (reproducibly), so that a missing barrier shows;
+//   * the order in which warps and lanes run changes at random between waits (reproducibly), so that a missing
+//     barrier shows;
 //   * shared memory is poisoned (every float a NaN) when a block starts, and the target of a cp.async until its wait;
-//   * barriers and collectives that not all threads reach, misaligned copies and launches that CUDA would refuse end the
-//     program or fail as they would there;
-//   * memory accesses are checked by AddressSanitizer and UndefinedBehaviorSanitizer, shared arrays included (kernels in an
-//     anonymous namespace, g++ with -fsanitize-sections=gconv_shared).
+//   * barriers and collectives that not all threads reach and misaligned copies end the program; launches that CUDA
+//     would refuse fail as they would there;
+//   * memory accesses are checked by AddressSanitizer and UndefinedBehaviorSanitizer, shared arrays included (kernels
+//     in an anonymous namespace, g++ with -fsanitize-sections=gconv_shared).
 //
 // It says nothing about speed, and knows no memory model finer than the waits. wgmma and TMA are not emulated.
 #pragma once
@@ -42,7 +43,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// ---- The language -----------------------------------------------------------------------------------------------------------
+// ---- The language ----------------------------------------------------------------------------------------
 
 #define __global__
 #define __device__
@@ -63,13 +64,9 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-#define GCONV_VECTORS(type, name)                     \
-  struct alignas(2 * sizeof(type)) name##2 {          \
-    type x, y;                                        \
-  };                                                  \
-  struct alignas(16) name##4 {                        \
-    type x, y, z, w;                                  \
-  };                                                  \
+#define GCONV_VECTORS(type, name)                                  \
+  struct alignas(2 * sizeof(type)) name##2 { type x, y; };         \
+  struct alignas(16) name##4 { type x, y, z, w; };                 \
   inline name##2 make_##name##2(type x, type y) { return {x, y}; } \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 GCONV_VECTORS(float, float)
@@ -81,7 +78,7 @@ inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-// ---- The runtime API --------------------------------------------------------------------------------------------------------
+// ---- The runtime API -------------------------------------------------------------------------------------
 
 using cudaStream_t = struct CUstream_st*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
@@ -90,7 +87,7 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 extern "C" char __start_gconv_shared[] __attribute__((weak));  // the linker's names for the ends of the section
 extern "C" char __stop_gconv_shared[] __attribute__((weak));
 
-// ---- Threads and their waits ------------------------------------------------------------------------------------------------
+// ---- Threads and their waits -----------------------------------------------------------------------------
 
 extern "C" void gconv_switch_stack(void** saved_stack_pointer, void* stack_pointer);
 asm(R"(
@@ -173,12 +170,14 @@ inline Machine machine;
 }
 
 // AddressSanitizer must be told of every switch: begin before it, end after it on the other stack.
-inline void begin_switch([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* stack, [[maybe_unused]] std::size_t bytes) {
+inline void begin_switch([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* stack,
+                         [[maybe_unused]] std::size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_start_switch_fiber(fake_stack, stack, bytes);
 #endif
 }
-inline void end_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void** from, [[maybe_unused]] std::size_t* bytes) {
+inline void end_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void** from,
+                       [[maybe_unused]] std::size_t* bytes) {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(fake_stack, from, bytes);
 #endif
@@ -218,12 +217,14 @@ inline void run_fibre() {
 
 inline void make_fibre(Thread& thread) {
   const std::size_t page = sysconf(_SC_PAGESIZE);  // one that may not be touched, below the stack
-  void* memory = mmap(nullptr, kStackBytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, kStackBytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE)) fail("no memory for stacks");
   thread.stack = static_cast<char*>(memory) + page;
   void** top = reinterpret_cast<void**>(static_cast<char*>(thread.stack) + kStackBytes);
-  top[-2] = reinterpret_cast<void*>(&run_fibre);  // what the first switch returns to; no caller above it (top[-1] is null)
-  thread.stack_pointer = top - 8;                 // with six registers to pop
+  // What the first switch returns to, after six registers. There is no caller above: top[-1] is null.
+  top[-2] = reinterpret_cast<void*>(&run_fibre);
+  thread.stack_pointer = top - 8;
 }
 
 inline uint64_t random_number() {
@@ -237,15 +238,16 @@ void in_random_order(int count, Call call) {
   for (int i = 0, at = first; i < count; ++i, at = (at + step) % count) call(at);
 }
 
-// Runs a warp as far as it comes without the others, so that a warp may be a whole interval between barriers ahead: of two
-// accesses that no barrier keeps apart, either may come first. Tells whether it came any further.
+// Runs a warp as far as it comes without the others, so that a warp may be a whole interval between barriers ahead: of
+// two accesses that no barrier keeps apart, either may come first. Tells whether it came any further.
 inline bool run_warp(int warp) {
   bool ran = false, more = true;
   for (const int interval = machine.interval; more && machine.interval == interval;) {
     more = false;
     in_random_order(std::min(32, machine.count - 32 * warp), [&](int lane) {
       const int thread = 32 * warp + lane;
-      if (machine.interval == interval && machine.threads[thread].state == Thread::Ready) resume(thread), more = ran = true;
+      if (machine.interval == interval && machine.threads[thread].state == Thread::Ready)
+        resume(thread), more = ran = true;
     });
   }
   return ran;
@@ -271,7 +273,8 @@ inline void run_block() {
     if (ran) continue;
     for (int i = 0; i < machine.count; ++i)
       if (machine.threads[i].state != Thread::Finished)
-        std::fprintf(stderr, "thread %d waits at %s, line %d\n", i, machine.threads[i].waits_for, machine.threads[i].line);
+        std::fprintf(stderr, "thread %d waits at %s, line %d\n", i, machine.threads[i].waits_for,
+                     machine.threads[i].line);
     fail("all threads that are left wait for each other");
   }
 }
@@ -299,12 +302,13 @@ inline int lane() { return machine.current % 32; }
 inline void collective(unsigned mask, const char* name, int line, void* operands, void (*perform)(void* const*)) {
   const int warp = machine.current / 32, threads_left = machine.count - warp * 32;
   if (threads_left < 32) mask &= (1u << threads_left) - 1;  // the last warp may be a part
-  if (!(mask >> lane() & 1)) fail("%s on line %d: the mask %08x does not hold lane %d itself", name, line, mask, lane());
+  if (!(mask >> lane() & 1))
+    fail("%s on line %d: the mask %08x does not hold lane %d itself", name, line, mask, lane());
   Gathering& gathering = machine.gatherings[warp][__builtin_ctz(mask)];
   if (!gathering.arrived) gathering.mask = mask, gathering.name = name, gathering.line = line;
   if (gathering.mask != mask || gathering.line != line || std::strcmp(gathering.name, name))
-    fail("lanes of a warp diverge: %s (line %d, mask %08x) and %s (line %d, mask %08x)", name, line, mask, gathering.name,
-         gathering.line, gathering.mask);
+    fail("lanes of a warp diverge: %s (line %d, mask %08x) and %s (line %d, mask %08x)", name, line, mask,
+         gathering.name, gathering.line, gathering.mask);
   gathering.operands[lane()] = operands;
   gathering.arrived |= 1u << lane();
   if (gathering.arrived != mask) {
@@ -329,8 +333,8 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     machine.last_error = cudaErrorInvalidValue;
     return;
   }
-  if (count == 0 || count > kMaxThreads || block.z > 64 || !grid.x || grid.x > INT32_MAX || !grid.y || grid.y > 65535 || !grid.z ||
-      grid.z > 65535) {
+  if (count == 0 || count > kMaxThreads || block.z > 64 || !grid.x || grid.x > INT32_MAX || !grid.y || grid.y > 65535 ||
+      !grid.z || grid.z > 65535) {
     machine.last_error = cudaErrorInvalidConfiguration;
     return;
   }
@@ -391,11 +395,13 @@ struct Vote {
 
 }  // namespace emulation
 
-// ---- What kernels and their launchers call --------------------------------------------------------------------------------
+// ---- What kernels and their launchers call ---------------------------------------------------------------
 
 inline cudaError_t cudaGetLastError() { return std::exchange(emulation::machine.last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : error == cudaErrorInvalidValue ? "invalid argument" : "invalid configuration argument";
+  return error == cudaSuccess             ? "no error"
+         : error == cudaErrorInvalidValue ? "invalid argument"
+                                          : "invalid configuration argument";
 }
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
@@ -443,8 +449,12 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate, int line = __builti
   });
   return vote.result;
 }
-inline bool __any_sync(unsigned mask, bool predicate, int line = __builtin_LINE()) { return __ballot_sync(mask, predicate, line) != 0; }
-inline bool __all_sync(unsigned mask, bool predicate, int line = __builtin_LINE()) { return __ballot_sync(mask, !predicate, line) == 0; }
+inline bool __any_sync(unsigned mask, bool predicate, int line = __builtin_LINE()) {
+  return __ballot_sync(mask, predicate, line) != 0;
+}
+inline bool __all_sync(unsigned mask, bool predicate, int line = __builtin_LINE()) {
+  return __ballot_sync(mask, !predicate, line) == 0;
+}
 
 template <typename T>
 T atomicAdd(T* address, T value) {
@@ -470,5 +480,6 @@ inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits ? __builtin_clz(bits) : 32; }
 
 // For csrc/cuda/device.h, which defines them for nvcc.
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) emulation::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  emulation::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 #define DYN_SHARED(name) unsigned char* const name = emulation::machine.dynamic_shared.get()

@@ -1,5 +1,5 @@
-// The functions of csrc/cuda/warp_matrix.h as warp collectives of the emulator. The layouts of fragments are those of the PTX
-// manual, "Matrix Fragments for mma" and "ldmatrix".
+// The functions of csrc/cuda/warp_matrix.h as warp collectives of the emulator. The layouts of fragments are those of
+// the PTX manual, "Matrix Fragments for mma" and "ldmatrix".
 #pragma once
 
 #include "cuda_16bit_emulation.h"
@@ -11,8 +11,9 @@ struct MmaOperands {
   const uint32_t *a, *b;
 };
 
-// sums += A·B with A 16 × Depth, B Depth × 8. `number(word, half)` gives one number of a fragment's register. A register of 16-bit
-// numbers holds two, of neighbouring k; one of tf32 holds one. Registers of A go on 8 rows, then 4 · PerWord in k.
+// sums += A·B with A 16 × Depth, B Depth × 8. `number(word, half)` gives one number of a fragment's register. A
+// register of 16-bit numbers holds two, of neighbouring k; one of tf32 holds one. Registers of A go on 8 rows, then 4 ·
+// PerWord in k.
 template <int Depth, int PerWord, typename Number>
 void multiply(void* const* operands, Number number) {
   float a[16][Depth], b[Depth][8];
@@ -58,7 +59,8 @@ template <int Matrices, bool Transposed>
 void ldmatrix(uint32_t (&registers)[Matrices], const void* row, int line) {
   if (lane() < 8 * Matrices) {
     if (!is_shared(row, 16)) fail("ldmatrix on line %d: the row at %p is not in shared memory", line, row);
-    if (reinterpret_cast<uintptr_t>(row) % 16) fail("ldmatrix on line %d: the row at %p is not aligned to 16 bytes", line, row);
+    if (reinterpret_cast<uintptr_t>(row) % 16)
+      fail("ldmatrix on line %d: the row at %p is not aligned to 16 bytes", line, row);
   }
   LoadOperands mine{row, registers};
   collective(~0u, "ldmatrix", line, &mine, load_matrices<Matrices, Transposed>);

@@ -18,7 +18,7 @@ void expect(bool right, const char* what) {
   if (!right) ++failures, std::printf("%s\n", what);
 }
 
-// ---- Numbers of 16 bits ------------------------------------------------------------------------------------------------------
+// ---- Numbers of 16 bits ----------------------------------------------------------------------------------
 
 // Whether `got` is the number nearest to `exact`, of two equally near ones the even one.
 template <typename T, typename ToFloat>
@@ -35,10 +35,13 @@ template <typename T, typename Pair, typename ToFloat>
 void check_16bit(ToFloat to_float) {
   uint64_t state = 7;
   for (int i = 0; i < 200000; ++i) {
-    T a{static_cast<unsigned short>(int(noise(state) * 0x8000))}, b{static_cast<unsigned short>(int(noise(state) * 0x8000))};
+    T a{static_cast<unsigned short>(int(noise(state) * 0x8000))},
+        b{static_cast<unsigned short>(int(noise(state) * 0x8000))};
     const double x = to_float(a), y = to_float(b);
-    if (!(std::abs(x) < 1e4 && std::abs(y) < 1e4 && std::abs(x * y) < 6e4 && std::abs(x * y) > 1e-30 && x + y && x - y)) continue;
-    const Pair sum = __hadd2(Pair{a, b}, Pair{b, a}), difference = __hsub2(Pair{a, b}, Pair{b, a}), opposite = __hneg2(Pair{a, b});
+    if (!(std::abs(x) < 1e4 && std::abs(y) < 1e4 && std::abs(x * y) < 6e4 && std::abs(x * y) > 1e-30 && x + y && x - y))
+      continue;
+    const Pair sum = __hadd2(Pair{a, b}, Pair{b, a}), difference = __hsub2(Pair{a, b}, Pair{b, a}),
+               opposite = __hneg2(Pair{a, b});
     expect(nearest(sum.x, x + y, to_float) && nearest(sum.y, x + y, to_float), "__hadd2");
     expect(nearest(difference.x, x - y, to_float) && nearest(difference.y, y - x, to_float), "__hsub2");
     expect(nearest(__hmul2(Pair{a, b}, Pair{b, a}).x, x * y, to_float), "__hmul2");
@@ -46,7 +49,7 @@ void check_16bit(ToFloat to_float) {
   }
 }
 
-// ---- Threads, shuffles, votes ------------------------------------------------------------------------------------------------
+// ---- Threads, shuffles, votes ----------------------------------------------------------------------------
 
 __global__ void warp_kernel(float* out, unsigned* votes, int* count) {
   const int lane = threadIdx.x % warpSize, thread = blockIdx.x * blockDim.x + threadIdx.x;
@@ -99,16 +102,34 @@ void check_blocks() {
   for (int i = 0; i < 192; ++i) expect(to[i] == i / 64 * 64 + i % 8 * 8 + i % 64 / 8, "__syncthreads");
   expect(cudaGetLastError() == cudaSuccess, "a right launch");
   LAUNCH(transpose_kernel, 1, dim3(8, 8, 17), 0, nullptr, to.data(), from.data(), true);
-  expect(cudaGetLastError() == cudaErrorInvalidConfiguration && cudaGetLastError() == cudaSuccess, "1088 threads in a block");
+  expect(cudaGetLastError() == cudaErrorInvalidConfiguration && cudaGetLastError() == cudaSuccess,
+         "1088 threads in a block");
   LAUNCH(transpose_kernel, dim3(1, 65536), 64, 0, nullptr, to.data(), from.data(), true);
   expect(cudaGetLastError() == cudaErrorInvalidConfiguration, "65536 blocks in y");
   LAUNCH(transpose_kernel, 1, 64, 50 * 1024, nullptr, to.data(), from.data(), true);
   expect(cudaGetLastError() == cudaErrorInvalidValue, "50 KiB of shared memory that were not asked for");
-  expect(cudaFuncSetAttribute(transpose_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 228 * 1024) == cudaErrorInvalidValue,
+  expect(cudaFuncSetAttribute(transpose_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 228 * 1024) ==
+             cudaErrorInvalidValue,
          "more shared memory than there is");
 }
 
-// ---- Fragments ---------------------------------------------------------------------------------------------------------------
+// Reads what another warp writes, without a barrier between.
+__global__ void racing_kernel(int* races, int warps_away) {
+  __shared__ int written[128];
+  written[threadIdx.x] = threadIdx.x;
+  const int other = threadIdx.x + 32 * warps_away;
+  if (other >= 0 && other < 128 && written[other] != other) ++*races;
+}
+
+void check_orders() {
+  for (int warps_away : {-1, 1}) {
+    int races = 0;
+    LAUNCH(racing_kernel, 16, 128, 0, nullptr, &races, warps_away);
+    expect(races > 0 && races < 16 * 96, "warps run in one order");
+  }
+}
+
+// ---- Fragments -------------------------------------------------------------------------------------------
 
 // Numbers of 32 bits for tf32, else of 16, written where the tables of the PTX manual have them.
 template <typename T>
@@ -189,18 +210,19 @@ void check_ldmatrix() {
   LAUNCH(ldmatrix_kernel, 1, 32, 0, nullptr, out.data());
   for (uint32_t lane = 0; lane < 32; ++lane)
     for (uint32_t i = 0; i < 4; ++i) {
-      const uint32_t first = i * 64 + lane * 2, down = i * 64 + lane % 4 * 16 + lane / 4;  // row lane / 4, and column lane / 4
+      const uint32_t first = i * 64 + lane * 2,
+                     down = i * 64 + lane % 4 * 16 + lane / 4;  // row lane / 4, and column lane / 4
       expect(out[lane * 8 + i] == (first | (first + 1) << 16), "ldmatrix");
       expect(out[lane * 8 + 4 + i] == (down | (down + 8) << 16), "ldmatrix.trans");
     }
 }
 
-// ---- A pipelined product -----------------------------------------------------------------------------------------------------
+// ---- A pipelined product ---------------------------------------------------------------------------------
 
 enum class Bug { None, NoWait, NoBarrierAfterWait, NoBarrierBeforeCopy };
 
-// C[m, n] = A[m, depth] · B, with B [depth, n], or [n, depth] when ByColumns. Tiles of 32 × 32 × 32, four warps of 16 × 16.
-// depth and, by rows, n are multiples of 8.
+// C[m, n] = A[m, depth] · B, with B [depth, n], or [n, depth] when ByColumns. Tiles of 32 × 32 × 32, four warps of 16
+// × 16. depth and, by rows, n are multiples of 8.
 template <typename T, bool ByColumns, Bug bug>
 __global__ void gemm_kernel(const T* a, const T* b, float* c, int m, int n, int depth) {
   constexpr int pitch = 40, tile = 32 * pitch;  // numbers
@@ -233,7 +255,8 @@ __global__ void gemm_kernel(const T* a, const T* b, float* c, int m, int n, int 
       ldmatrix_x4(a_registers, a_tiles + stage * tile + (row + lane % 16) * pitch + step + lane / 16 * 8);
       if constexpr (ByColumns) {
         for (int i = 0; i < 2; ++i)
-          ldmatrix_x2(b_registers[i], b_tiles + stage * tile + (column + i * 8 + lane % 8) * pitch + step + lane / 8 % 2 * 8);
+          ldmatrix_x2(b_registers[i],
+                      b_tiles + stage * tile + (column + i * 8 + lane % 8) * pitch + step + lane / 8 % 2 * 8);
       } else {
         uint32_t both[4];
         ldmatrix_x4_trans(both, b_tiles + stage * tile + (step + lane % 16) * pitch + column + lane / 16 * 8);
@@ -244,16 +267,19 @@ __global__ void gemm_kernel(const T* a, const T* b, float* c, int m, int n, int 
     if (bug != Bug::NoBarrierBeforeCopy) __syncthreads();
   }
   for (int i = 0; i < 8; ++i) {
-    const int at_row = first_row + row + lane / 4 + i % 4 / 2 * 8, at_column = first_column + column + i / 4 * 8 + lane % 4 * 2 + i % 2;
+    const int at_row = first_row + row + lane / 4 + i % 4 / 2 * 8,
+              at_column = first_column + column + i / 4 * 8 + lane % 4 * 2 + i % 2;
     if (at_row < m && at_column < n) c[at_row * n + at_column] = sums[i / 4][i % 4];
   }
 }
 
 // The same in tf32 with copies of 4 bytes, B by rows, any sizes; tiles of 32 × 16 × 16, two warps of 16 × 16.
-__global__ void __launch_bounds__(64) gemm_tf32_kernel(const float* a, const float* b, float* c, int m, int n, int depth) {
+__global__ void __launch_bounds__(64)
+    gemm_tf32_kernel(const float* a, const float* b, float* c, int m, int n, int depth) {
   alignas(16) __shared__ float a_tiles[2][32][20];
   alignas(16) __shared__ float b_tiles[2][16][24];
-  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16, first_row = blockIdx.y * 32, first_column = blockIdx.x * 16;
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16, first_row = blockIdx.y * 32,
+            first_column = blockIdx.x * 16;
   const auto copy = [&](int stage, int k) {
     for (int i = threadIdx.x; i < 32 * 16; i += 64) {
       const bool valid = first_row + i / 16 < m && k + i % 16 < depth;
@@ -274,7 +300,8 @@ __global__ void __launch_bounds__(64) gemm_tf32_kernel(const float* a, const flo
     __syncthreads();
     for (int step = 0; step < 16; step += 8) {
       uint32_t a_registers[4], b_registers[2];
-      for (int i = 0; i < 4; ++i) a_registers[i] = tf32(a_tiles[stage][row + lane / 4 + i % 2 * 8][step + lane % 4 + i / 2 * 4]);
+      for (int i = 0; i < 4; ++i)
+        a_registers[i] = tf32(a_tiles[stage][row + lane / 4 + i % 2 * 8][step + lane % 4 + i / 2 * 4]);
       for (int j = 0; j < 2; ++j) {
         for (int i = 0; i < 2; ++i) b_registers[i] = tf32(b_tiles[stage][step + lane % 4 + i * 4][j * 8 + lane / 4]);
         mma_m16n8k8(sums[j], a_registers, b_registers);
@@ -283,7 +310,8 @@ __global__ void __launch_bounds__(64) gemm_tf32_kernel(const float* a, const flo
     __syncthreads();
   }
   for (int i = 0; i < 8; ++i) {
-    const int at_row = first_row + row + lane / 4 + i % 4 / 2 * 8, at_column = first_column + i / 4 * 8 + lane % 4 * 2 + i % 2;
+    const int at_row = first_row + row + lane / 4 + i % 4 / 2 * 8,
+              at_column = first_column + i / 4 * 8 + lane % 4 * 2 + i % 2;
     if (at_row < m && at_column < n) c[at_row * n + at_column] = sums[i / 4][i % 4];
   }
 }
@@ -295,10 +323,11 @@ double gemm_error(int m, int n, int depth) {
   const auto a = numbers<T>(m * depth, state), b = numbers<T>(depth * n, state);
   std::vector<float> c(m * n, NAN);
   if constexpr (sizeof(T) == 2)
-    LAUNCH((gemm_kernel<T, ByColumns, bug>), dim3((n + 31) / 32, (m + 31) / 32), 128, 4 * 32 * 40 * sizeof(T), nullptr, a.data(),
-           b.data(), c.data(), m, n, depth);
+    LAUNCH((gemm_kernel<T, ByColumns, bug>), dim3((n + 31) / 32, (m + 31) / 32), 128, 4 * 32 * 40 * sizeof(T), nullptr,
+           a.data(), b.data(), c.data(), m, n, depth);
   else
-    LAUNCH(gemm_tf32_kernel, dim3((n + 15) / 16, (m + 31) / 32), 64, 0, nullptr, a.data(), b.data(), c.data(), m, n, depth);
+    LAUNCH(gemm_tf32_kernel, dim3((n + 15) / 16, (m + 31) / 32), 64, 0, nullptr, a.data(), b.data(), c.data(), m, n,
+           depth);
   expect(cudaGetLastError() == cudaSuccess, "launch of the product");
   double largest = 0;
   for (int i = 0; i < m; ++i)
@@ -313,17 +342,21 @@ double gemm_error(int m, int n, int depth) {
 }
 
 void check_gemms() {
+  expect(tf32(1 + 0x1p-11f) == __float_as_uint(1 + 0x1p-10f) && tf32(-1 - 0x1p-11f + 0x1p-23f) == __float_as_uint(-1),
+         "tf32");
   expect(gemm_error<__nv_bfloat16, false>(70, 40, 104) < 1e-5, "product in bfloat16");
   expect(gemm_error<__nv_bfloat16, true>(33, 35, 72) < 1e-5, "product in bfloat16, B by columns");
   expect(gemm_error<__half, false>(32, 64, 128) < 1e-5, "product in float16");
   expect(gemm_error<__half, true>(1, 31, 8) < 1e-5, "product in float16, B by columns");
   expect(gemm_error<float, false>(37, 21, 43) < 1e-5, "product in tf32");
   expect(!(gemm_error<__half, false, Bug::NoWait>(32, 32, 128) < 0.1), "a missing wait is not caught");
-  expect(!(gemm_error<__half, false, Bug::NoBarrierAfterWait>(32, 32, 128) < 0.1), "a missing barrier after a wait is not caught");
-  expect(!(gemm_error<__half, false, Bug::NoBarrierBeforeCopy>(64, 64, 128) < 0.1), "a missing barrier before a copy is not caught");
+  expect(!(gemm_error<__half, false, Bug::NoBarrierAfterWait>(32, 32, 128) < 0.1),
+         "a missing barrier after a wait is not caught");
+  expect(!(gemm_error<__half, false, Bug::NoBarrierBeforeCopy>(64, 64, 128) < 0.1),
+         "a missing barrier before a copy is not caught");
 }
 
-// ---- What ends the program ---------------------------------------------------------------------------------------------------
+// ---- What ends the program -------------------------------------------------------------------------------
 
 enum class Mistake { None, Exit, TwoBarriers, Shuffle, Mask, Collectives, Misaligned, NotShared, OutOfBounds };
 
@@ -381,6 +414,7 @@ int main() {
   check_16bit<__half, __half2>(__half2float);
   check_warps();
   check_blocks();
+  check_orders();
   check_fragments<__nv_bfloat16>();
   check_fragments<__half>();
   check_fragments<float>();

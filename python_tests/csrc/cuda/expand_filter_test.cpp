@@ -1,5 +1,5 @@
-// The CUDA expansion, run on the CPU, against csrc/cpu/expand_filter: the same sums in the same order, so the same bits; but for
-// the gradient of the relaxed weights, whose shares differ.
+// The CUDA expansion, run on the CPU, against csrc/cpu/expand_filter: the same sums in the same order, so the same
+// bits; but for the gradient of the relaxed weights, whose shares differ.
 #include "cuda/expand_filter.h"
 
 #include <cmath>
@@ -30,16 +30,19 @@ void check(const char* group, bool lifting, int size, int64_t fields, bool relax
   shape.banks = relaxed ? 3 : 1;
   shape.out_fields = fields + 1;
   shape.in_fields = fields;
-  const int64_t filter_numbers = shape.pairs() * shape.elements() * shape.block(), relaxed_numbers = shape.banks * shape.elements();
+  const int64_t filter_numbers = shape.pairs() * shape.elements() * shape.block(),
+                relaxed_numbers = shape.banks * shape.elements();
   const auto moved = moved_positions(shape);
   const auto weight = random_numbers<T>(shape.banks * shape.pairs() * shape.block(), state);
   const auto relaxed_weight = random_numbers<T>(relaxed_numbers, state);
   const auto grad_filter = random_numbers<T>(filter_numbers, state);
   // Poisoned, so that anything not written shows.
   const T poison = cpu::narrow<T>(NAN);
-  std::vector<T> filter(filter_numbers, poison), grad_weight(weight.size(), poison), grad_relaxed_weight(relaxed_numbers, poison);
+  std::vector<T> filter(filter_numbers, poison), grad_weight(weight.size(), poison),
+      grad_relaxed_weight(relaxed_numbers, poison);
   std::vector<T> filter_alone(filter_numbers), grad_weight_alone(weight.size());
-  std::vector<double> workspace(cuda::expand_filter_backward_workspace(shape), NAN), shares(shape.out_fields * relaxed_numbers);
+  std::vector<double> workspace(cuda::expand_filter_backward_workspace(shape), NAN),
+      shares(shape.out_fields * relaxed_numbers);
 
   cuda::ExpandFilterParams params;
   params.shape = shape, params.relax_on = relax_on, params.type = type, params.weight = weight.data();
@@ -47,18 +50,22 @@ void check(const char* group, bool lifting, int size, int64_t fields, bool relax
   cuda::ExpandFilterBackwardParams backward;
   backward.shape = shape, backward.relax_on = relax_on, backward.type = type, backward.weight = weight.data();
   backward.relaxed_weight = params.relaxed_weight, backward.grad_filter = grad_filter.data();
-  backward.grad_weight = grad_weight.data(), backward.grad_relaxed_weight = relaxed ? grad_relaxed_weight.data() : nullptr;
+  backward.grad_weight = grad_weight.data(),
+  backward.grad_relaxed_weight = relaxed ? grad_relaxed_weight.data() : nullptr;
   backward.workspace = workspace.data();
-  if (cuda::expand_filter(params, nullptr) || cuda::expand_filter_backward(backward, nullptr)) ++failures, std::puts("launch failed");
+  if (cuda::expand_filter(params, nullptr) || cuda::expand_filter_backward(backward, nullptr))
+    ++failures, std::puts("launch failed");
 
   // Without instructions that multiply and add in one rounding, which the emulation does not have either.
   const auto level = cpu::InstructionSet::Baseline;
   cpu::ExpandFilterParams cpu_params;
   cpu_params.shape = shape, cpu_params.relax_on = relax_on, cpu_params.type = type, cpu_params.moved = moved.data();
-  cpu_params.weight = weight.data(), cpu_params.relaxed_weight = params.relaxed_weight, cpu_params.filter = filter_alone.data();
+  cpu_params.weight = weight.data(), cpu_params.relaxed_weight = params.relaxed_weight,
+  cpu_params.filter = filter_alone.data();
   cpu::expand_filter(cpu_params, 0, shape.pairs(), level);
   cpu::ExpandFilterBackwardParams cpu_backward;
-  cpu_backward.shape = shape, cpu_backward.relax_on = relax_on, cpu_backward.type = type, cpu_backward.moved = moved.data();
+  cpu_backward.shape = shape, cpu_backward.relax_on = relax_on, cpu_backward.type = type,
+  cpu_backward.moved = moved.data();
   cpu_backward.weight = weight.data(), cpu_backward.relaxed_weight = params.relaxed_weight;
   cpu_backward.grad_filter = grad_filter.data(), cpu_backward.grad_weight = grad_weight_alone.data();
   cpu_backward.grad_relaxed_weight = relaxed ? shares.data() : nullptr;
@@ -66,8 +73,8 @@ void check(const char* group, bool lifting, int size, int64_t fields, bool relax
 
   char what[100];
   const auto name = [&](const char* tensor) {
-    std::snprintf(what, sizeof what, "%s %s k=%d, %d fields, relaxed %d %d, type %d: %s", group, lifting ? "lifting" : "group", size,
-                  int(fields), relaxed, int(relax_on), int(type), tensor);
+    std::snprintf(what, sizeof what, "%s %s k=%d, %d fields, relaxed %d %d, type %d: %s", group,
+                  lifting ? "lifting" : "group", size, int(fields), relaxed, int(relax_on), int(type), tensor);
     return what;
   };
   compare_bits(name("filter"), filter, filter_alone);
@@ -78,8 +85,10 @@ void check(const char* group, bool lifting, int size, int64_t fields, bool relax
     double want = 0;
     for (int64_t o = 0; o < shape.out_fields; ++o) want += shares[o * relaxed_numbers + i];
     const double got = cpu::widen(grad_relaxed_weight[i]);
-    if (std::abs(got - want) <= half_ulp<cpu::accumulate_t<T>>() * terms + half_ulp<T>() * (std::abs(want) + 0x1p-14)) continue;
-    if (++failures < 20) std::printf("%s[%d]: got %.9g, expected %.9g\n", name("grad_relaxed_weight"), int(i), got, want);
+    if (std::abs(got - want) <= half_ulp<cpu::accumulate_t<T>>() * terms + half_ulp<T>() * (std::abs(want) + 0x1p-14))
+      continue;
+    if (++failures < 20)
+      std::printf("%s[%d]: got %.9g, expected %.9g\n", name("grad_relaxed_weight"), int(i), got, want);
   }
 }
 
