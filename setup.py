@@ -5,8 +5,12 @@ a small pybind11 module.  Without a C++ compiler the package installs without th
 """
 
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -20,14 +24,63 @@ gconv_ext compiles against the PyTorch that it will run with, so PyTorch must be
 """
 
 
-def sources() -> list[str]:
-    """The files listed in csrc/sources.txt."""
+def sources(*kinds: str) -> list[str]:
+    """The files of these kinds that csrc/sources.txt lists."""
     lines = (line.split() for line in (CSRC / "sources.txt").read_text().splitlines())
-    return [str(CSRC / fields[1]) for fields in lines if fields and not fields[0].startswith("#")]
+    return [str(CSRC / fields[1]) for fields in lines if fields and fields[0] in kinds]
 
 
 def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "").split(" ")[0] or "c++") or shutil.which("g++") or shutil.which("clang++")
+
+
+def nvcc() -> tuple[str | None, str]:
+    """The CUDA compiler, or None and why the CUDA kernels are not built.  That torch and the compiler have CUDA decides, not
+    whether a GPU is there now."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    forced = os.environ.get("FORCE_CUDA") == "1"
+    if torch.version.cuda is None and not forced:
+        return None, f"not built: torch {torch.__version__} is built without CUDA (FORCE_CUDA=1 builds them all the same)"
+    home = os.environ.get("CUDA_HOME") or CUDA_HOME  # which torch looks for only where it has CUDA
+    found = shutil.which("nvcc", path=f"{home}/bin" if home else None)
+    if forced and found is None:
+        sys.exit("FORCE_CUDA=1 asks for the CUDA kernels, but nvcc was not found; put it on PATH, or set CUDA_HOME")
+    return found, "" if found else "not built: nvcc was not found; put it on PATH, or set CUDA_HOME, and install again"
+
+
+class Cuda:
+    """The CUDA kernels: plain nvcc without torch's headers, and the CUDA runtime linked into the extension."""
+
+    def __init__(self, nvcc: str):
+        from torch.utils.cpp_extension import _get_cuda_arch_flags
+
+        self.nvcc = nvcc
+        # Code for A100 and its like and for Hopper, and PTX from which drivers compile for all that is newer.
+        self.architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0+PTX;9.0a")
+        self.flags = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden", *_get_cuda_arch_flags()]
+        plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True, check=True).stderr
+        includes, libraries = (shlex.split(re.search(rf"^#\$ {name}=(.*)$", plan, re.M)[1]) for name in ("INCLUDES", "LIBRARIES"))
+        self.cxx_flags = ["-DGCONV_CUDA", *includes]
+        # The runtime's symbols stay inside: torch brings a runtime of its own.
+        self.link_flags = [*libraries, "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,libcudart_static.a"]
+
+    def __str__(self) -> str:
+        said = subprocess.run([self.nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+        version = re.search(r"V([0-9.]+)", said)[1]
+        return f"built with nvcc {version} for {self.architectures.replace(';', ' ')}"
+
+    def compile(self, source: str, headers: list[str], folder: Path) -> str:
+        """The object file of a .cu file, made anew where something is newer."""
+        target = folder / self.architectures.replace(";", "_") / Path(source).with_suffix(".cu.o")
+        if target.exists() and target.stat().st_mtime > max(Path(file).stat().st_mtime for file in [source, *headers]):
+            return str(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [self.nvcc, *self.flags, "-c", source, "-o", str(target)]
+        print(shlex.join(command), flush=True)
+        subprocess.run(command, check=True)
+        return str(target)
 
 
 def extensions() -> dict:
@@ -46,14 +99,29 @@ def extensions() -> dict:
     headers = [str(path) for path in CSRC.rglob("*.h")]
     # Exact equivariance needs every pixel's sums contracted alike, so the rule is stated, and never -ffast-math.
     flags = ["-O3", "-fopenmp", "-Wall", "-fvisibility=hidden", "-ffp-contract=fast"]
+    found, why_not = nvcc()
+    cuda = Cuda(found) if found else None
+
+    class Build(BuildExtension):
+        def build_extensions(self):
+            self.force = True  # setuptools looks at dates alone; ninja also sees other flags, such as those of CUDA
+            if cuda:
+                with ThreadPoolExecutor(int(os.environ["MAX_JOBS"])) as pool:
+                    objects = pool.map(lambda file: cuda.compile(file, headers, Path(self.build_temp)), sources("cuda"))
+                    self.extensions[0].extra_objects += objects
+            super().build_extensions()
+
     return {
         "ext_modules": [
-            CppExtension("gconv_ext._C", sources(), depends=headers, extra_compile_args=flags, extra_link_args=["-fopenmp"]),
+            CppExtension("gconv_ext._C", sources("binding", "kernel", *["cuda_binding"] * bool(cuda)),
+                         depends=headers, extra_compile_args=flags + (cuda.cxx_flags if cuda else []),
+                         extra_link_args=["-fopenmp"] + (cuda.link_flags if cuda else [])),
             Extension("gconv_ext._build_info", [str(CSRC / "build_info.cpp")], depends=headers, language="c++",
                       include_dirs=[pybind11.get_include()], extra_compile_args=["-std=c++17", *flags],
-                      define_macros=[("GCONV_TORCH_VERSION", f'"{torch.__version__}"')]),
+                      define_macros=[("GCONV_TORCH_VERSION", f'"{torch.__version__}"'),
+                                     ("GCONV_CUDA_INFO", f'"{cuda or why_not}"')]),
         ],
-        "cmdclass": {"build_ext": BuildExtension},
+        "cmdclass": {"build_ext": Build},
     }
 
 

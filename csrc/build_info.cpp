@@ -30,6 +30,7 @@ py::dict build_info() {
   info["openmp"] = false;
 #endif
   info["instruction set"] = gconv::cpu::name(gconv::cpu::best_instruction_set());
+  info["cuda"] = GCONV_CUDA_INFO;
   return info;
 }
 

@@ -7,17 +7,17 @@
 #include <string>
 #include <string_view>
 
-#include "cpu/scalar_types.h"
 #include "group_tables.h"
+#include "scalar_type.h"
 
 namespace gconv {
 
-inline cpu::ScalarType scalar_type(const at::Tensor& tensor, const char* name) {
+inline ScalarType scalar_type(const at::Tensor& tensor, const char* name) {
   switch (tensor.scalar_type()) {
-    case at::kDouble: return cpu::ScalarType::Float64;
-    case at::kFloat: return cpu::ScalarType::Float32;
-    case at::kBFloat16: return cpu::ScalarType::BFloat16;
-    case at::kHalf: return cpu::ScalarType::Float16;
+    case at::kDouble: return ScalarType::Float64;
+    case at::kFloat: return ScalarType::Float32;
+    case at::kBFloat16: return ScalarType::BFloat16;
+    case at::kHalf: return ScalarType::Float16;
     default:
       TORCH_CHECK_TYPE(false, name, " must be float64, float32, bfloat16 or float16, got ", tensor.scalar_type());
   }

@@ -31,17 +31,19 @@ struct FilterShape {
   int64_t pairs() const { return out_fields * in_fields; }
 };
 
-// moved[u * block + (w, s)] = position (u·w, u·s). The inverse map is the row of u⁻¹.
+// The position (u·w, u·s) of position (w, s). The inverse map is that of u⁻¹.
+constexpr int moved_position(const PointGroup& group, bool lifting, int size, int u, int position) {
+  const int taps = size * size, w = position / taps, s = position % taps;
+  return (lifting ? 0 : group.product[u][w]) * taps + moved_tap(group.matrices[u], s, size);
+}
+
+// moved[u * block + (w, s)] = position (u·w, u·s).
 inline std::vector<int32_t> moved_positions(const FilterShape& shape) {
   std::vector<int32_t> moved;
   moved.reserve(shape.elements() * shape.block());
-  const int taps = static_cast<int>(shape.taps());
   for (int u = 0; u < shape.elements(); ++u)
-    for (int w = 0; w < shape.relative_elements(); ++w)
-      for (int s = 0; s < taps; ++s) {
-        const int v = shape.lifting ? 0 : shape.group->product[u][w];
-        moved.push_back(v * taps + moved_tap(shape.group->matrices[u], s, shape.size));
-      }
+    for (int position = 0; position < shape.block(); ++position)
+      moved.push_back(moved_position(*shape.group, shape.lifting, shape.size, u, position));
   return moved;
 }
 

@@ -4,6 +4,9 @@
 
 #include "expand_filter.h"
 #include "irrep.h"
+#ifdef GCONV_CUDA
+#include "cuda/binding.h"
+#endif
 
 TORCH_LIBRARY(gconv_ext, m) {
   m.def("expand_filter(Tensor weight, Tensor? relaxed_weight, str group, str relax_on) -> Tensor");
@@ -31,3 +34,10 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("irrep_dgrad", &gconv::irrep_dgrad_cpu);
   m.impl("irrep_wgrad", &gconv::irrep_wgrad_cpu);
 }
+
+#ifdef GCONV_CUDA
+TORCH_LIBRARY_IMPL(gconv_ext, CUDA, m) {
+  m.impl("expand_filter", &gconv::expand_filter_cuda);
+  m.impl("expand_filter_backward", &gconv::expand_filter_backward_cuda);
+}
+#endif

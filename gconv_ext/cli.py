@@ -93,10 +93,13 @@ def _info(options) -> int:
     print(f"gconv_ext {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")
     reason = ops.missing_reason()
     print("compiled ops: " + ("available" if reason is None else f"missing: {reason}"))
-    for name, value in ops.build_info().items():
+    built = ops.build_info()
+    cuda = built.pop("cuda", "not built")
+    for name, value in built.items():
         print(f"  {name}: {value}")
     print(f"algorithms: reference{'' if reason else ', dense (CPU), irrep (CPU)'}")
-    print("CUDA and Triton kernels: missing: not part of this version; tensors on a GPU take the reference path")
+    print(f"CUDA kernels: {cuda}")
+    print("Triton kernels: missing: not part of this version; tensors on a GPU take the reference path")
     return 0
 
 

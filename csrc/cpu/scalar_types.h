@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../scalar_type.h"
+
 namespace gconv::cpu {
 
-enum class ScalarType { Float64, Float32, BFloat16, Float16 };
+using gconv::ScalarType;
 
 struct BFloat16 {
   uint16_t bits;

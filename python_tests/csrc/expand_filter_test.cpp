@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <type_traits>
 
 #include "testing.h"
 
@@ -21,14 +20,6 @@ struct Sum {
     magnitude += std::abs(term);
   }
 };
-
-// 2^-p for the p bits that a type keeps.
-template <typename T>
-double half_ulp() {
-  if (std::is_same_v<T, double>) return 0x1p-53;
-  if (std::is_same_v<T, float>) return 0x1p-24;
-  return std::is_same_v<T, cpu::BFloat16> ? 0x1p-8 : 0x1p-11;
-}
 
 template <typename T>
 void check(const char* group, bool lifting, int size, int64_t banks, bool relaxed, RelaxOn relax_on, cpu::ScalarType type,

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/instruction_set.h"
@@ -23,6 +24,14 @@ std::vector<T> random_numbers(int64_t count, uint64_t& state) {
   std::vector<T> numbers(count);
   for (T& number : numbers) number = gconv::cpu::narrow<T>(static_cast<gconv::cpu::accumulate_t<T>>(noise(state)));
   return numbers;
+}
+
+// 2^-p for the p bits that a type keeps.
+template <typename T>
+constexpr double half_ulp() {
+  if (std::is_same_v<T, double>) return 0x1p-53;
+  if (std::is_same_v<T, float>) return 0x1p-24;
+  return std::is_same_v<T, gconv::cpu::BFloat16> ? 0x1p-8 : 0x1p-11;
 }
 
 // Calls check(level) for each instruction set that this processor has, and gives main's result.
