@@ -10,11 +10,10 @@ from torch import Tensor
 
 import gconv_ext
 from gconv_ext import create_model, functional
-from gconv_ext.algorithms import ALGORITHMS
 
 from .cases import LayerCase
 
-OURS = [name for name in ALGORITHMS if name != "auto"]
+OURS = ["reference", "dense", "irrep"]
 PEERS = ["conv2d", "conv2d channels_last"]
 PARTS = ["expansion", "convolutions"]  # of a training step, alone
 
@@ -154,7 +153,7 @@ def training_steps(name: str) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     x, labels = torch.randn(64, 1, 28, 28), torch.randint(10, (64,))
     network = create_model(name)
-    networks = {algorithm: create_model(name, algorithm=algorithm) for algorithm in ALGORITHMS}
+    networks = {algorithm: create_model(name, algorithm=algorithm) for algorithm in ('auto', *OURS)}
     for other in networks.values():
         other.load_state_dict(network.state_dict())
     networks["conv2d channels_last"] = ConvNetwork(network)

@@ -8,6 +8,7 @@
 
 #include "cpu/instruction_set.h"
 #include "group_tables.h"
+#include "irrep_tables.h"
 
 namespace py = pybind11;
 
@@ -51,9 +52,25 @@ py::dict group_tables() {
   return tables;
 }
 
+py::dict irrep_tables() {
+  py::dict tables;
+  for (const gconv::PointGroup& group : gconv::kPointGroups)
+    tables[py::str(std::string(group.name))] = gconv::with_fourier_table(group.name, [](auto fourier) {
+      using Fourier = decltype(fourier);
+      py::list butterflies, products;
+      for (const gconv::Butterfly& step : Fourier::table.butterflies)
+        butterflies.append(py::make_tuple(step.a, step.b, step.turned));
+      for (const gconv::Product& term : gconv::products<Fourier>())
+        products.append(py::make_tuple(term.y, term.x, term.w, term.negated));
+      return py::make_tuple(py::tuple(butterflies), py::tuple(products), py::tuple(py::cast(gconv::inverse_scales<Fourier>())));
+    });
+  return tables;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_build_info, m) {
   m.def("build_info", &build_info, "What this build was made with, and the instruction set that its kernels use here.");
   m.def("group_tables", &group_tables, "{name: (matrices, product, inverse)} as compiled.");
+  m.def("irrep_tables", &irrep_tables, "{name: (butterflies, products, inverse scales)} as compiled.");
 }

@@ -59,6 +59,40 @@ struct FourierD4 {
       {{scalar_irrep(0), scalar_irrep(1), scalar_irrep(4), scalar_irrep(5), {2, false, {{2, 7}, {3, 6}}}}}};
 };
 
+// Plane y of ŷ(ρ) = X̂(ρ) Ψ̂(ρ)ᵀ gains plane x of X̂ times plane w of Ψ̂, or minus that.
+struct Product {
+  int y, x, w;
+  bool negated;
+};
+
+template <typename Group>
+constexpr int product_count() {
+  int count = 0;
+  for (const Irrep& irrep : Group::table.irreps) count += irrep.complex_type ? 4 : irrep.dim * irrep.dim * irrep.dim;
+  return count;
+}
+
+// In an order in which planes that the group exchanges gain their products alike, which keeps equivariance exact.
+template <typename Group>
+constexpr std::array<Product, product_count<Group>()> products() {
+  std::array<Product, product_count<Group>()> all{};
+  int count = 0;
+  for (const Irrep& irrep : Group::table.irreps) {
+    if (irrep.complex_type) {
+      const int re = irrep.plane[0][0], im = irrep.plane[0][1];
+      all[count++] = {re, re, re, false};
+      all[count++] = {im, im, re, false};
+      all[count++] = {re, im, im, false};
+      all[count++] = {im, re, im, true};
+    } else {
+      for (int k = 0; k < irrep.dim; ++k)
+        for (int i = 0; i < irrep.dim; ++i)
+          for (int j = 0; j < irrep.dim; ++j) all[count++] = {irrep.plane[i][j], irrep.plane[i][k], irrep.plane[j][k], false};
+    }
+  }
+  return all;
+}
+
 // What each coefficient is divided by on the way back, as a factor: 1 / Σ_g (weight of f[g] in it)², a power of two.
 template <typename Group>
 constexpr std::array<double, Group::table.order> inverse_scales() {

@@ -1,0 +1,57 @@
+// The irrep algorithm on the GPU, in the words of ../conv_shape.h. All tensors are of one scalar type and on the current
+// device; sums are formed in float32 (float64 for float64), in an order that does not depend on the device. No torch header
+// here.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "../conv_shape.h"
+#include "../scalar_type.h"
+
+namespace gconv::cuda {
+
+// fprop, and dgrad as an fprop of the adjoint filter.
+struct IrrepFpropParams {
+  ConvShape shape;  // of a dgrad: read as an fprop, with a spread
+  ScalarType type = ScalarType::Float32;
+  bool tf32 = false;           // float32 products on the tensor cores, rounded to tf32
+  bool adjoint = false;        // weight is read as ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹b], c being an output field of `shape`
+  int64_t banks = 1;           // L
+  bool relax_input = false;    // relaxed_weight weighs x while it is read, else y while it is written
+  const void* x = nullptr;
+  const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN); nullptr: everywhere
+  MapStrides x_strides;
+  const void* weight = nullptr;          // ψ [L, groups · O, C, |P|, k, k] of the convolution, contiguous
+  const void* relaxed_weight = nullptr;  // [L, |P|]; nullptr: a strict layer
+  const void* bias = nullptr;            // [groups · out_fields] or nullptr
+  bool relu = false;
+  void* y = nullptr;  // written in full
+  MapStrides y_strides;
+  void* workspace = nullptr;  // irrep_fprop_workspace(params) bytes, aligned to 16
+};
+
+int64_t irrep_fprop_workspace(const IrrepFpropParams& params);
+cudaError_t irrep_fprop(const IrrepFpropParams& params, cudaStream_t stream);
+
+struct IrrepWgradParams {
+  ConvShape shape;
+  ScalarType type = ScalarType::Float32;
+  bool tf32 = false;
+  int64_t banks = 1;
+  bool relax_input = false;  // relaxed_weight weighs x, else dy
+  const void* x = nullptr;
+  MapStrides x_strides;
+  const void* dy = nullptr;
+  const void* dy_activated = nullptr;  // as x_activated above
+  MapStrides dy_strides;
+  const void* relaxed_weight = nullptr;
+  void* grad_weight = nullptr;  // [L, groups · O, C, |P|, k, k], written in full
+  void* workspace = nullptr;    // irrep_wgrad_workspace(params) bytes, aligned to 16
+};
+
+int64_t irrep_wgrad_workspace(const IrrepWgradParams& params);
+cudaError_t irrep_wgrad(const IrrepWgradParams& params, cudaStream_t stream);
+
+}  // namespace gconv::cuda
