@@ -244,7 +244,7 @@ def _launch_fprop(
             RELAXED=relaxed_weight is not None, RELAX_INPUT=relax_on == "input", HAS_BIAS=bias is not None, RELU=relu,
             X_FIELDS_LAST=not lies_in_rows(x), Y_FIELDS_LAST=not lies_in_rows(y), WIDE=is_wide(x, y), PRECISION=precision(),
             PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+            num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=tile.registers,
         )  # fmt: skip
 
 
@@ -311,6 +311,6 @@ def fused_wgrad(
             MASKED=activated is not None, RELAXED=bool(banks), RELAX_INPUT=relax_on == "input",
             X_FIELDS_LAST=not lies_in_rows(x), Y_FIELDS_LAST=not lies_in_rows(dy), WIDE=is_wide(x, dy), PRECISION=precision(),
             PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+            num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=tile.registers,
         )  # fmt: skip
     return shares.sum(0).to(x.dtype)

@@ -24,6 +24,7 @@ from .launch import (
     contiguous,
     forward_axes,
     group_tables,
+    is_hopper,
     is_wide,
     map_strides,
     on_device,
@@ -206,6 +207,22 @@ def irrep_transform_weight_kernel(
         tl.store(transformed + at + pair, planes[plane].to(transformed.dtype.element_ty), mask=pair < pairs)
 
 
+def _transformed(
+    weight: Tensor, group: str, size: int, blocks: int, in_fields: int, out_fields: int, lifting: bool, adjoint: bool
+) -> Tensor:
+    """Ψ̂ [banks · blocks, orbit, plane, in field, out field] of a contiguous filter bank."""
+    firsts = as_group(group).tap_orbits(size) if lifting else range(size**2)
+    transformed = weight.new_empty((blocks, len(firsts), as_group(group).order, in_fields, out_fields))
+    lists = tap_lists(group, size, lifting, forward_axes(size, (size, size), (1, 1), (0, 0), (1, 1)), weight.device)
+    tables = chosen(group_tables(group), "MATRICES", "INVERSE", "BUTTERFLIES")
+    with on_device(weight):
+        irrep_transform_weight_kernel[triton.cdiv(in_fields * out_fields, 128), len(firsts), blocks](
+            weight, transformed, None if lists is None else lists[0], in_fields, out_fields,
+            **tables, SIZE=size, LIFTING=lifting, ADJOINT=adjoint, TABLED=lists is not None, PAIRS=128,
+        )  # fmt: skip
+    return transformed
+
+
 def _launch(
     x: Tensor, activated: Tensor | None, weight: Tensor, transformed: Tensor | None, relaxed_weight: Tensor | None,
     bias: Tensor | None, y: Tensor, axes: tuple[Axis, Axis], *, group: str, size: int, in_fields: int, out_fields: int, blocks: int,
@@ -219,7 +236,13 @@ def _launch(
     banks = 1 if relaxed_weight is None else relaxed_weight.shape[0]
     tables, lists = group_tables(group), tap_lists(group, size, lifting, axes, x.device)
     taps, counts = (None, None) if lists is None else lists
-    tile = configurations.irrep_fprop(len(tables["MATRICES"]), in_fields, out_fields, x.element_size() * 8)
+    scale_output = relaxed_weight is not None and not scale_input
+    x_fields_last = not lies_in_rows(x)
+    crowded = phases > 1 or scale_output or not x_fields_last
+    sizes = (len(tables["MATRICES"]), in_fields, out_fields)
+    tile = configurations.irrep_fprop(*sizes, x.element_size() * 8, crowded, is_hopper(x))
+    if transformed is None and configurations.transforms_first(*sizes, crowded):
+        transformed = _transformed(weight, group, size, banks * blocks, in_fields, out_fields, lifting, adjoint)
     with on_device(x):
         irrep_fprop_kernel[triton.cdiv(pixels, tile.pixels), triton.cdiv(out_fields, tile.out_fields), blocks * phases](
             x, activated, weight if transformed is None else transformed, relaxed_weight, bias, y, taps, counts,
@@ -229,10 +252,10 @@ def _launch(
             **chosen(tables, "MATRICES", "INVERSE", "BUTTERFLIES", "PRODUCTS", "SCALES"), SIZE=size, ORBITS=len(as_group(group).tap_orbits(size)) if lifting else size**2,
             LIFTING=lifting, ADJOINT=adjoint, TRANSFORMED=transformed is not None,
             TABLED=taps is not None, ROW_SPREAD=rows.spread, COLUMN_SPREAD=columns.spread, MASKED=activated is not None,
-            SCALE_INPUT=relaxed_weight is not None and scale_input, SCALE_OUTPUT=relaxed_weight is not None and not scale_input,
-            HAS_BIAS=bias is not None, RELU=relu, X_FIELDS_LAST=not lies_in_rows(x), Y_FIELDS_LAST=not lies_in_rows(y),
+            SCALE_INPUT=relaxed_weight is not None and scale_input, SCALE_OUTPUT=scale_output,
+            HAS_BIAS=bias is not None, RELU=relu, X_FIELDS_LAST=x_fields_last, Y_FIELDS_LAST=not lies_in_rows(y),
             WIDE=is_wide(x, y), PRECISION=precision(), PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+            num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=tile.registers,
         )  # fmt: skip
 
 
@@ -273,17 +296,7 @@ def irrep_dgrad(
 def irrep_transform_weight(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, groups: int) -> Tensor:
     """As ops.transform_weight, for irrep_fprop on a GPU: [bank, block, orbit, plane, in field, out field]."""
     bank_axis = int(relaxed_weight is not None)
-    lifting, size, order = weight.dim() == 4 + bank_axis, weight.shape[-1], as_group(group).order
+    lifting, size = weight.dim() == 4 + bank_axis, weight.shape[-1]
     out_fields, in_fields = weight.shape[bank_axis] // groups, weight.shape[bank_axis + 1]
     banks = weight.shape[0] if bank_axis else 1
-    orbits = as_group(group).tap_orbits(size) if lifting else range(size**2)
-    transformed = weight.new_empty((banks, groups, len(orbits), order, in_fields, out_fields))
-    axes = forward_axes(size, (size, size), (1, 1), (0, 0), (1, 1))
-    lists = tap_lists(group, size, lifting, axes, weight.device)
-    tables = chosen(group_tables(group), "MATRICES", "INVERSE", "BUTTERFLIES")
-    with on_device(weight):
-        irrep_transform_weight_kernel[triton.cdiv(in_fields * out_fields, 128), len(orbits), banks * groups](
-            weight.contiguous(), transformed, None if lists is None else lists[0], in_fields, out_fields,
-            **tables, SIZE=size, LIFTING=lifting, ADJOINT=False, TABLED=lists is not None, PAIRS=128,
-        )  # fmt: skip
-    return transformed.flatten()
+    return _transformed(weight.contiguous(), group, size, banks * groups, in_fields, out_fields, lifting, adjoint=False).flatten()

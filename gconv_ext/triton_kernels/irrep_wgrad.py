@@ -138,6 +138,6 @@ def irrep_wgrad(
             SCALE_INPUT=bool(banks) and relax_on == "input", SCALE_OUTPUT=bool(banks) and relax_on == "output",
             X_FIELDS_LAST=not lies_in_rows(x), Y_FIELDS_LAST=not lies_in_rows(dy), WIDE=is_wide(x, dy), PRECISION=precision(),
             PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+            num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=tile.registers,
         )  # fmt: skip
     return shares.sum(0).to(x.dtype)

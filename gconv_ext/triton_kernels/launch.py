@@ -111,6 +111,16 @@ def precision() -> str:
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
+@functools.cache
+def _is_hopper(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device)[0] >= 9
+
+
+def is_hopper(tensor: Tensor) -> bool:
+    """Whether the tensor's GPU is of sm_90 or newer."""
+    return tensor.is_cuda and _is_hopper(tensor.device)
+
+
 def on_device(tensor: Tensor):
     """Launches on the tensor's device, and its current stream."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -1,5 +1,5 @@
 """Compiles the Triton kernels as the package launches them, in each tile of its tables, for a GPU that need not be there, and
-prints what each needs as JSON:  python compile_all.py 90 [TEXT that the row's name must contain]"""
+prints what each needs as JSON:  python compile_all.py 90 [TEXT that the call must contain]"""
 
 import json
 import os
@@ -18,7 +18,7 @@ from gconv_ext import PointGroup
 from gconv_ext.triton_kernels import expand_filter, fused, irrep_fprop, irrep_wgrad
 
 CUOBJDUMP = os.path.join(os.path.dirname(triton.backends.nvidia.__file__), "bin", "cuobjdump")
-COLUMNS = ["name", "arch", "registers", "stack", "local", "shared", "hgmma", "hmma"]
+COLUMNS = ["call", "kernel", "arch", "registers", "stack", "spills", "shared", "hgmma", "hmma"]
 
 
 class NoGPU:
@@ -40,6 +40,7 @@ class NoGPU:
 def compile_instead_of_launching(arch):
     """Every launch compiles its kernel and appends it to the list that is returned."""
     driver.set_active(NoGPU(arch))
+    irrep_fprop.is_hopper = lambda tensor: arch >= 90
     kernels, run = [], JITFunction.run
 
     def compile(self, *args, grid, warmup, **options):
@@ -57,8 +58,9 @@ def resources(kernel):
             subprocess.run([CUOBJDUMP, option, cubin.name], capture_output=True, text=True, check=True).stdout
             for option in ("-res-usage", "-sass")
         )
-    registers, stack, local = map(int, re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", usage).groups())
-    return [registers, stack, local, kernel.metadata.shared, code.count("HGMMA"), code.count("HMMA")]
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+    spills = len(re.findall(r"\b(?:STL|LDL)\b", code))  # instructions
+    return [registers, stack, spills, kernel.metadata.shared, code.count("HGMMA"), len(re.findall(r"\bHMMA", code))]
 
 
 def launches(dtype):
@@ -72,7 +74,9 @@ def launches(dtype):
         return torch.empty(*banks, fields, 1 if lifting else fields, *(() if lifting else (group.order,)), 3, 3, dtype=dtype)
 
     planar = ([1, 1], [1, 1], [1, 1], 1)
-    fields_of = {"C4": (10, 16, 32, 64, 128), "D4": (10, 16, 32, 64), "C2": (16, 64)}
+    # float32 has one tile for all fields.
+    half = dtype.itemsize == 2
+    fields_of = {"C4": (10, 16, 32, 64), "D4": (10, 16, 32), "C2": (64,)} if half else {"C4": (10, 32), "D4": (32,)}
     for name, several in fields_of.items():
         group = PointGroup(name)
         for fields in several:
@@ -85,7 +89,7 @@ def launches(dtype):
             yield f"irrep_wgrad {of} masked", lambda: irrep_wgrad.irrep_wgrad(x, x, None, x, name, "output", 3, *planar)
             yield f"fused_fprop {of}", lambda: fused.fused_fprop(x, weight, None, None, None, name, "output", *planar, False)
             yield f"fused_wgrad {of}", lambda: fused.fused_wgrad(x, x, None, None, name, "output", 3, *planar)
-    for name, fields in (("C4", 6), ("C4", 32), ("D4", 8), ("D4", 32)):
+    for name, fields in (("C4", 6), ("C4", 32), ("D4", 8), ("D4", 32)) if half else (("C4", 6), ("D4", 32)):
         group, of = PointGroup(name), f"{name} {fields}"
         x, banks, relaxed_weight = maps(group, fields, last=False), bank(group, fields, (3,)), torch.empty(3, group.order, dtype=dtype)
         for relax_on in ("input", "output"):
@@ -116,7 +120,7 @@ def main(arch, text=""):
             for kernel in kernels:
                 if kernel.hash not in seen:  # other fields, the same tile
                     seen.add(kernel.hash)
-                    print(json.dumps(dict(zip(COLUMNS, [name, arch, *resources(kernel)]))), flush=True)
+                    print(json.dumps(dict(zip(COLUMNS, [name, kernel.name, arch, *resources(kernel)]))), flush=True)
 
 
 if __name__ == "__main__":
