@@ -16,10 +16,17 @@ Every function raises, before anything runs, a ValueError (shape, device, order 
 TypeError (dtype, kind of argument) that names the argument, what came and what was expected, and a RuntimeError where an
 algorithm was asked for by name whose back end is missing.
 
-`algorithm` is "reference" (plain PyTorch, any device and dtype, the definition), "dense" (the filter expanded in one
-compiled pass, then PyTorch's convolution), "irrep" (6/16 of dense's multiplications for C4 and 12/64 for D4, and exact
-equivariance: conv(g·x) and g·conv(x) are the same bits) or "auto" (the fastest that supports the call; see
-gconv_ext.explain).  "dense" and "irrep" support tensors on the CPU in float64, float32, bfloat16 and float16.
+`algorithm` is one of
+
+* "reference": plain PyTorch, any device and dtype, the definition;
+* "dense": the filter expanded in one pass, then PyTorch's convolution; CPU and GPU; float64, float32, bfloat16, float16;
+* "irrep": 6/16 of dense's multiplications for C4 and 12/64 for D4, and exact equivariance: conv(g·x) and g·conv(x) are the
+  same bits; CPU in the same four dtypes; on a GPU in float32, bfloat16 and float16 (transforms are rounded in the 16-bit types);
+* "fused": rotation, relaxed sum and correlation in one kernel; GPU, the same three dtypes;
+* "triton_irrep", "triton_fused": the last two by the Triton kernels;
+* "auto": the fastest that supports the call; see gconv_ext.explain.
+
+Float32 products on a GPU are exact, unless torch.backends.cuda.matmul.allow_tf32 is set.
 """
 
 from __future__ import annotations

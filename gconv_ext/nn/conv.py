@@ -105,7 +105,7 @@ class LiftingConv2d(_Conv2d):
         groups: blocks of fields that are convolved apart.
         bias: whether to add one learned number a field.
         padding_mode: "zeros", "reflect", "replicate" or "circular", as in torch.nn.Conv2d.
-        algorithm: "auto", "reference", "dense" or "irrep"; see gconv_ext.functional.
+        algorithm: "auto", "reference", "dense", "irrep", …; see gconv_ext.functional.
         activation: None, or "relu" to return max(y, 0), in the same pass where the algorithm can.
 
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, |P|, H', W'].
