@@ -55,8 +55,8 @@ def test_rates():
 
 @pytest.mark.parametrize("registers, shared, warps, want", [
     (128, 0, 4, 16 / 64),  # 4096 registers a warp
-    (129, 0, 4, 12 / 64),  # 4352 a warp, 15 warps, 3 blocks
-    (32, 100 << 10, 8, 16 / 64),  # 2 blocks of 101 KiB
+    (33, 0, 2, 50 / 64),  # 1280 a warp, 51 warps, 25 blocks
+    (32, 57856, 8, 24 / 64),  # 3 blocks of 57.5 KiB
     (32, 0, 4, 1),
 ])  # fmt: skip
 def test_occupancy(registers, shared, warps, want):

@@ -63,6 +63,7 @@ def test_layers(case, pass_, dtype, compiled_only):
         done = cases.work(case, pass_, cases.DTYPES[dtype])
         multiplied = done.irrep if "irrep" in name else done.dense
         assert row["tflops"] == pytest.approx(2 * multiplied / row["us"] / 1e6, rel=1e-2)
+        assert row["speed_quartile1"] <= row["speed"] <= row["speed_quartile3"]
     best = timed[timed["irrep"]["peer"]]
     assert best["is_peer"] and best["speed"] == 1 and best["us"] == min(row["us"] for row in timed.values() if row["is_peer"])
     assert [row["contender"] for row in rows if "not_measured" in row] == ["escnn"] and not any("failed" in row for row in rows)
@@ -130,8 +131,20 @@ def test_precision():
 def test_resources_of_triton_kernels():
     gpu = SimpleNamespace(max_threads_per_multi_processor=2048, regs_per_multiprocessor=65536, shared_memory_per_multiprocessor=228 << 10)
     kernel = SimpleNamespace(hash="a", name="fprop", n_regs=128, n_spills=3, metadata=SimpleNamespace(shared=64, num_warps=4))
+    other = SimpleNamespace(**vars(kernel) | {"hash": "b"})
     want = {"kernel": "fprop", "registers": 128, "spills": 3, "shared_bytes": 64, "warps": 4, "occupancy": 0.25}
-    assert timing.resources([kernel, kernel], gpu) == [want]
+    assert timing.resources([kernel, other, kernel], gpu) == [want, want]
+
+
+def test_speed_is_the_best_peers_time_over_its_own(compiled_only, monkeypatch):
+    def timed(records, peers, rounds, queued=True):
+        return summary({name: [1e-6, 2e-6] if name == "irrep" else [4e-6, 5e-6] for name in records}, peers)
+
+    monkeypatch.setattr(timing, "interleaved", timed)
+    (row,) = [row for row in measure(LayerCase("C4", 1, 1, 4, 1)) if row["contender"] == "irrep"]
+    assert row["us"] == 1.5 and row["peer"] == "conv2d"
+    # The ratios of the two rounds are 1/4 and 2/5.
+    assert [row["speed"], row["speed_quartile1"], row["speed_quartile3"]] == pytest.approx([1 / 0.325, 1 / 0.3625, 1 / 0.2875], rel=1e-3)
 
 
 @pytest.fixture

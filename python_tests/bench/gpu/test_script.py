@@ -16,6 +16,7 @@ case "$*" in
     *) printf '<%s>' "$@"; echo " for $TORCH_CUDA_ARCH_LIST"; [[ -z "$FAIL" || "$*" != *$FAIL* ]] ;;
 esac
 """
+NPROC = "#!/usr/bin/env bash\necho 2\n"
 OTHER = "#!/usr/bin/env bash\nprintf '<%s>' \"$@\"; echo; exit 0\n"
 
 
@@ -24,8 +25,8 @@ def checkout(tmp_path):
     for folder in ("bench", "gconv_ext", "bin"):
         (tmp_path / folder).mkdir()
     shutil.copy(Path(__file__).parents[3] / "bench" / "gpu.sh", tmp_path / "bench")
-    for name in ("python3", "cmake", "ninja", "nvcc", "compute-sanitizer"):
-        (tmp_path / "bin" / name).write_text(PYTHON if name == "python3" else OTHER)
+    for name in ("python3", "nproc", "cmake", "ninja", "nvcc", "compute-sanitizer"):
+        (tmp_path / "bin" / name).write_text({"python3": PYTHON, "nproc": NPROC}.get(name, OTHER))
         (tmp_path / "bin" / name).chmod(0o755)
     return tmp_path
 
@@ -68,7 +69,7 @@ def test_missing_tools_are_named(checkout):
     (checkout / "bin" / "compute-sanitizer").unlink()
     programs = checkout / "programs"
     programs.mkdir()
-    for name in ("bash", "dirname", "mkdir", "rm", "ln", "timeout", "tee", "grep", "nproc"):
+    for name in ("bash", "dirname", "mkdir", "rm", "ln", "timeout", "tee", "grep"):
         (programs / name).symlink_to(shutil.which(name))
     (programs / "env").symlink_to(shutil.which("env"))
     done = subprocess.run(
