@@ -1,4 +1,4 @@
-# Two commands for a new user:  make demo   make test
+# Two commands for a new user:  make demo   make test.  On a machine with a GPU:  make gpu
 # TORCH and TRITON name the releases to install, PYTHON the interpreter that makes .venv.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test sanitize bench install clean help
+.PHONY: demo test sanitize bench gpu install clean help
 
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
 	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
+	@echo "make gpu      with the PyTorch and nvcc that are there: build in place, test on the GPU, measure; under 8 minutes"
 	@echo "make clean    remove .venv, build products and demo/"
 
 demo: $(INSTALLED)
@@ -33,6 +34,9 @@ bench: $(INSTALLED)
 	@echo "== bench: every algorithm and F.conv2d on one and on two threads; results go to runs/bench/"
 	@$(BIN)/gconv-ext bench --threads 1 2 --out runs/bench
 
+gpu:
+	@PYTHON=$(PYTHON) bench/gpu.sh
+
 install: $(INSTALLED)
 
 # Made again only when the C++ sources or the package's own declarations have changed.
@@ -45,4 +49,4 @@ $(INSTALLED): $(BUILD_INPUTS)
 	@$(BIN)/gconv-ext info
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info gconv_ext/*.so
+	rm -rf $(VENV) build demo *.egg-info gconv_ext/*.so gconv_ext/bench

@@ -64,6 +64,11 @@ def interleaved(
             contenders[name]()
             if round_ >= 0:
                 seconds[name].append(time.perf_counter() - start)
+    return summary(seconds, peers)
+
+
+def summary(seconds: dict[str, list[float]], peers: list[str]) -> tuple[dict[str, Timing], str]:
+    """What interleaved returns, from the seconds of each contender, round by round."""
     best = min(peers, key=lambda name: np.median(seconds[name]))
 
     def timing(name: str) -> Timing:
@@ -71,4 +76,4 @@ def interleaved(
         ratios = np.quantile(np.divide(seconds[name], seconds[best]), [0.5, 0.25, 0.75])
         return Timing(*map(float, (*quartiles, *ratios)), len(seconds[name]))
 
-    return {name: timing(name) for name in names}, best
+    return {name: timing(name) for name in seconds}, best

@@ -122,6 +122,11 @@ _SUPPORT = {
 ALGORITHMS = ("auto", *_SUPPORT)
 
 
+def support(algorithm: str, weight: Tensor) -> Support:
+    """Of the algorithm of that name, other than "auto", for filter banks with this one's device and dtype."""
+    return _SUPPORT[algorithm](weight)
+
+
 def check_algorithm(algorithm: str) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")

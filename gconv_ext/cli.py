@@ -7,8 +7,8 @@ import platform
 import sys
 from pathlib import Path
 
-from . import __version__, ops
-from .algorithms import ALGORITHMS
+from . import __version__, ops, triton_kernels
+from .algorithms import ALGORITHMS, support
 from .checks import RELAX_ON
 from .errors import InputError
 
@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--threads", type=int, nargs="+", metavar="N", help="numbers of threads, timed in turn; PyTorch's own number without"
     )
+    bench.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda times another table, for GPUs")
+    gpu = bench.add_argument_group("with --device cuda")
+    gpu.add_argument(
+        "--dtype", nargs="+", choices=["bfloat16", "float32", "tf32", "float16"], help="precisions; all but float16 without"
+    )
+    gpu.add_argument("--budget", type=float, metavar="SECONDS", help="stop after these and write the rest down as not measured")
     return parser
 
 
@@ -97,10 +103,20 @@ def _info(options) -> int:
     cuda = built.pop("cuda", "not built")
     for name, value in built.items():
         print(f"  {name}: {value}")
-    print(f"algorithms: reference{'' if reason else ', dense (CPU), irrep (CPU)'}")
     print(f"CUDA kernels: {cuda}")
-    print("Triton kernels: missing: not part of this version; tensors on a GPU take the reference path")
+    why_not = triton_kernels.missing_reason()
+    print("Triton kernels: " + ("available" if why_not is None else f"missing: {why_not}"))
+    print("algorithms:")
+    print(f"  CPU: {_algorithms_on('cpu')}")
+    print(f"  GPU: {_algorithms_on('cuda') if torch.cuda.is_available() else 'PyTorch sees none'}")
     return 0
+
+
+def _algorithms_on(device: str) -> str:
+    import torch
+
+    weight = torch.empty(0, device=device)
+    return ", ".join(name for name in ALGORITHMS[1:] if support(name, weight).why_not is None)
 
 
 def _needs_train_extra() -> None:
@@ -149,11 +165,21 @@ def _train_noise(options) -> int:
 
 
 def _bench(options) -> int:
+    if options.repeats < 1:
+        raise InputError(f"--repeats must be at least 1, got {options.repeats}")
+    if options.device == "cuda":
+        from .bench.gpu.run import run as run_on_gpu
+
+        if options.threads:
+            raise InputError("--threads needs --device cpu")
+        return run_on_gpu(
+            options.out, only=options.only, repeats=options.repeats, dtypes=options.dtype, budget=options.budget
+        )  # fmt: skip
+    if options.dtype or options.budget is not None:
+        raise InputError("--dtype and --budget need --device cuda")
     _needs_train_extra()
     from .bench.run import run
 
-    if options.repeats < 1:
-        raise InputError(f"--repeats must be at least 1, got {options.repeats}")
     run(options.out, only=options.only, repeats=options.repeats, threads=options.threads)
     return 0
 

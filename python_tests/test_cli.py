@@ -6,13 +6,19 @@ import sys
 import pytest
 import torch
 
+from gconv_ext import triton_kernels
 from gconv_ext.cli import main
 
 
 def test_info(capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out
-    assert "compiled ops: available" in said and "instruction set:" in said and "Triton kernels: missing" in said
+    assert "compiled ops: available" in said and "instruction set:" in said
+    why_not = triton_kernels.missing_reason()
+    assert f"Triton kernels: {'available' if why_not is None else f'missing: {why_not}'}\n" in said
+    on_cpu = "dense, irrep" if why_not or torch.cuda.is_available() else "dense, fused, irrep, triton_fused, triton_irrep"
+    assert f"  CPU: reference, {on_cpu}\n" in said
+    assert f"  GPU: {'reference, dense' if torch.cuda.is_available() else 'PyTorch sees none'}" in said
     not_built = "not built: torch" if torch.version.cuda is None else "not built: nvcc"
     assert f"CUDA kernels: {not_built}" in said or "CUDA kernels: built with nvcc" in said
 

@@ -1,0 +1,1 @@
+"""The benchmark on a GPU: the table of layers and networks that the kernels there are judged by."""
