@@ -1,0 +1,465 @@
+#include "irrep_fprop_simt.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "fourier.h"
+#include "warp_matrix.h"
+
+namespace gconv::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kInFields = 4;  // of one step
+
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Vector {
+  T at[N];
+};
+
+template <int N, typename T>
+__device__ __forceinline__ void load_vector(T* to, const T* from) {
+  const Vector<T, N> numbers = *reinterpret_cast<const Vector<T, N>*>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = numbers.at[i];
+}
+
+// What a block makes: `pixels` × `out_fields` of all elements, every thread thread_pixels × thread_fields of each plane.
+template <typename Group, typename T, int OutFields>
+struct Tile {
+  static constexpr int order = Group::table.order, out_fields = OutFields;
+  static constexpr int vector = 16 / sizeof(T);  // numbers of the widest load
+  // The larger the tile of a thread, the fewer loads from shared memory a product; eight planes of it fill the registers.
+  static constexpr bool is_double = std::is_same_v<T, double>;
+  static constexpr int thread_pixels = is_double || OutFields < 32 || order == 8 ? 4 : 8;
+  static constexpr int thread_fields = is_double || OutFields < 16 ? 2 : 4;
+  static constexpr int pixels = kThreads * thread_pixels * thread_fields / OutFields;
+  static constexpr int pixel_groups = pixels / thread_pixels, field_groups = OutFields / thread_fields;
+  // A thread loads `load_fields` fields of one pixel a step.
+  static constexpr int loaders = kThreads / pixels, load_fields = kInFields / loaders;
+  static_assert(loaders * pixels == kThreads && load_fields * loaders == kInFields && pixel_groups % 8 == 0);
+  static_assert(field_groups % 4 == 0 && thread_pixels % vector == 0 && thread_fields * sizeof(T) <= 16);
+
+  // In shared memory, in numbers: X̂ [buffer][in field][plane][pixel], Ψ̂ [buffer][in field][plane][out field], and after
+  // them y [out field][pixel] of one element. Rows are padded so that threads that hold fields of one pixel, and those
+  // that read a column of y, meet fewer in a bank.
+  static constexpr int padding = 32 / sizeof(T);
+  static constexpr int x_row = order * pixels + padding, x_buffer = kInFields * x_row;
+  static constexpr int filter_row = order * OutFields, filter_buffer = kInFields * filter_row;
+  static constexpr int y_row = pixels + vector;
+  static constexpr int numbers = std::max(2 * x_buffer + 2 * filter_buffer, OutFields * y_row);
+};
+
+// What a tap reads for one element of x: the pixel at (row, column) from a pixel's base, and its offset in memory.
+struct alignas(16) Shift {
+  int row, column;
+  int64_t offset;
+};
+constexpr int kOutside = -(1 << 30);  // the row of what is never inside a map
+
+template <typename T>
+struct Problem {
+  std::array<Matrix, kMaxOrder> matrices;
+  Axis rows, columns;
+  MapStrides x_strides, y_strides;
+  const T *x, *x_activated, *filter, *relaxed_weight, *bias;
+  T* y;
+  int64_t batch;
+  int in_fields, out_fields, banks, size;
+  bool lifting, relax_input, relu;
+  bool x_by_fields, x_vectors, filter_vectors, y_by_fields;  // whether threads go along fields, and read several at once
+  unsigned field_tiles, pixel_tiles, phases;
+};
+
+// Output pixels spread·p + phase.
+__host__ __device__ inline int64_t phase_size(const Axis& axis, int64_t phase) {
+  return (axis.out - phase + axis.spread - 1) / axis.spread;
+}
+
+// One block's work. Its threads meet twice on X̂: first each makes X̂ of one pixel and some in fields, then each
+// multiplies several pixels with several out fields.
+template <typename Group, typename T, typename Tile>
+struct Block {
+  static constexpr int kOrder = Group::table.order;
+
+  const Problem<T>& problem;
+  T *x_planes, *filter_planes, *staged;
+  int64_t* y_offsets;  // [pixel]; -1: none
+  Shift* shifts;       // [tap][element]
+  int* taps;           // those that start an orbit which reads anything
+  int orbits;          // how many
+
+  int block, first_field, phase, thread;
+  int load_pixel, load_field, load_step;  // of X̂: the first in field of this thread, and the distance to the next
+  int row, column;
+  const T *x, *x_activated;  // of the pixel's image and this block's fields, at (row, column)
+  int pixel_group, field_group;
+  int buffer = 0;  // of the next step
+  T sums[kOrder][Tile::thread_pixels][Tile::thread_fields];
+
+  __device__ __forceinline__ Block(const Problem<T>& problem, unsigned char* shared) : problem(problem) {
+    x_planes = reinterpret_cast<T*>(shared);
+    filter_planes = x_planes + 2 * Tile::x_buffer;
+    staged = x_planes;
+    y_offsets = reinterpret_cast<int64_t*>(x_planes + Tile::numbers);
+    shifts = reinterpret_cast<Shift*>(y_offsets + Tile::pixels);
+    taps = reinterpret_cast<int*>(shifts + problem.size * problem.size * kOrder);
+    thread = threadIdx.x;
+    // Lanes that differ in bit 0 read the same pixels, in bit 1 the same fields, so that shared memory serves half a warp
+    // at once.
+    const int lane = thread % 32, warp = thread / 32;
+    constexpr int warps_of_fields = Tile::field_groups / 4;
+    field_group = (lane & 1) + (lane >> 1 & 2) + warp % warps_of_fields * 4;
+    pixel_group = (lane >> 1 & 1) + (lane >> 2 & 6) + warp / warps_of_fields * 8;
+  }
+
+  // false: no pixel of this phase is left for the block.
+  __device__ __forceinline__ bool find_pixels() {
+    const Axis &rows = problem.rows, &columns = problem.columns;
+    unsigned index = blockIdx.x;
+    first_field = static_cast<int>(index % problem.field_tiles) * Tile::out_fields;
+    index /= problem.field_tiles;
+    const int64_t first_pixel = int64_t{index % problem.pixel_tiles} * Tile::pixels;
+    index /= problem.pixel_tiles;
+    phase = static_cast<int>(index % problem.phases);
+    block = static_cast<int>(index / problem.phases);
+
+    const int64_t row_phase = phase / columns.spread, column_phase = phase % columns.spread;
+    const int64_t height = phase_size(rows, row_phase), width = phase_size(columns, column_phase);
+    if (height <= 0 || width <= 0 || first_pixel >= problem.batch * height * width) return false;
+
+    load_pixel = problem.x_by_fields ? thread / Tile::loaders : thread % Tile::pixels;
+    const int loader = problem.x_by_fields ? thread % Tile::loaders : thread / Tile::pixels;
+    load_field = problem.x_by_fields ? loader * Tile::load_fields : loader;
+    load_step = problem.x_by_fields ? 1 : Tile::loaders;
+    const int64_t pixel = first_pixel + load_pixel, image = pixel / (height * width), at = pixel % (height * width);
+    const int64_t p = at / width, q = at % width;
+    const bool exists = image < problem.batch;
+    row = exists ? static_cast<int>(p * rows.stride) : kOutside;
+    column = static_cast<int>(q * columns.stride);
+    const MapStrides &xs = problem.x_strides, &ys = problem.y_strides;
+    const int64_t offset = exists ? image * xs.batch + int64_t{block} * problem.in_fields * xs.field +
+                                        p * rows.stride * xs.row + q * columns.stride * xs.column
+                                  : 0;
+    x = problem.x + offset;
+    x_activated = problem.x_activated ? problem.x_activated + offset : nullptr;
+    y_offsets[load_pixel] = exists ? image * ys.batch + (p * rows.spread + row_phase) * ys.row +
+                                         (q * columns.spread + column_phase) * ys.column
+                                   : -1;
+    return true;
+  }
+
+  // Position `tap` of the axis, for output pixel `phase`, in pixels of x; kOutside where it falls between two of them.
+  __device__ __forceinline__ static int position(const Axis& axis, int64_t phase, int tap) {
+    const int64_t at = axis.stride * phase + axis.dilation * tap - axis.padding;
+    return at % axis.spread == 0 ? static_cast<int>(at / axis.spread) : kOutside;
+  }
+
+  // The orbits of this phase, in ascending order of their first taps.
+  __device__ __forceinline__ void find_orbits() {
+    const int size = problem.size, tap_count = size * size;
+    const int64_t row_phase = phase / problem.columns.spread, column_phase = phase % problem.columns.spread;
+    for (int i = thread; i < tap_count * kOrder; i += kThreads) {
+      const int moved = moved_tap(problem.matrices[i % kOrder], i / kOrder, size);
+      const int row = position(problem.rows, row_phase, moved / size);
+      const int column = position(problem.columns, column_phase, moved % size);
+      const bool reads = row != kOutside && column != kOutside;
+      const MapStrides& xs = problem.x_strides;
+      shifts[i] = {reads ? row : kOutside, column, i % kOrder * xs.element + row * xs.row + column * xs.column};
+    }
+    __syncthreads();
+    if (thread < 32) {
+      int count = 0;
+      for (int first = 0; first < tap_count; first += 32) {
+        const int tap = first + thread;
+        const Shift* of_tap = shifts + tap * kOrder;
+        bool starts = false;
+        if (tap < tap_count && problem.lifting) {  // the first of the taps that the group exchanges
+          starts = true;
+          for (int g = 1; g < kOrder; ++g)
+            starts &= of_tap[g].row > of_tap[0].row ||
+                      (of_tap[g].row == of_tap[0].row && of_tap[g].column >= of_tap[0].column);
+        } else if (tap < tap_count) {
+          for (int g = 0; g < kOrder; ++g) starts |= of_tap[g].row != kOutside;
+        }
+        const unsigned starting = __ballot_sync(~0u, starts);
+        if (starts) taps[count + __popc(starting & ((1u << thread) - 1))] = tap;
+        count += __popc(starting);
+      }
+      if (thread == 0) taps[tap_count] = count;
+    }
+    __syncthreads();
+    orbits = taps[tap_count];
+  }
+
+  // One number of each of the thread's fields, of which `fields` are left; zeros where there are none.
+  __device__ __forceinline__ void read(T (&to)[Tile::load_fields], const T* from, bool inside, int fields) const {
+    if (problem.x_vectors) {
+      if (inside && fields > 0) {
+        load_vector<Tile::load_fields>(to, from);
+      } else {
+#pragma unroll
+        for (int i = 0; i < Tile::load_fields; ++i) to[i] = 0;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < Tile::load_fields; ++i)
+        to[i] = inside && i * load_step < fields ? from[i * load_step * problem.x_strides.field] : T{0};
+    }
+  }
+
+  // X of one orbit, from this in field on.
+  __device__ __forceinline__ void load_x(T (&tile)[kOrder][Tile::load_fields], int orbit, int field) const {
+    const Shift* of_tap = shifts + taps[orbit] * kOrder;
+    const int first = field + load_field, left = problem.in_fields - first;
+    const int64_t field_offset = first * problem.x_strides.field;
+    for_each_index<kOrder>([&](auto g) {
+      const Shift shift = of_tap[g];
+      const bool inside = static_cast<unsigned>(row + shift.row) < static_cast<unsigned>(problem.rows.in) &&
+                          static_cast<unsigned>(column + shift.column) < static_cast<unsigned>(problem.columns.in);
+      read(tile[g], x + (field_offset + shift.offset), inside, left);
+      if (!x_activated) return;
+      T activated[Tile::load_fields];
+      read(activated, x_activated + (field_offset + shift.offset), inside, left);
+#pragma unroll
+      for (int i = 0; i < Tile::load_fields; ++i) tile[g][i] = activated[i] <= 0 ? T{0} : tile[g][i];
+    });
+  }
+
+  // X̂ of what was loaded.
+  __device__ __forceinline__ void store_x(const T (&tile)[kOrder][Tile::load_fields], int buffer, int bank) const {
+    T* to = x_planes + buffer * Tile::x_buffer + load_field * Tile::x_row + load_pixel;
+#pragma unroll
+    for (int i = 0; i < Tile::load_fields; ++i) {
+      T planes[kOrder];
+      for_each_index<kOrder>([&](auto g) { planes[g] = tile[g][i]; });
+      if (problem.relax_input)
+        for_each_index<kOrder>([&](auto g) { planes[g] *= problem.relaxed_weight[bank * kOrder + g]; });
+      fourier<Group>(planes);
+      for_each_index<kOrder>(
+          [&](auto plane) { to[i * load_step * Tile::x_row + plane * Tile::pixels] = planes[plane]; });
+    }
+  }
+
+  // Ψ̂ of one orbit, from this in field on, on its way to shared memory.
+  __device__ __forceinline__ void copy_filter(int buffer, int bank, int orbit, int field) const {
+    const int all_orbits = problem.lifting ? orbits : problem.size * problem.size;
+    const int64_t blocks = gridDim.x / (problem.field_tiles * problem.pixel_tiles * problem.phases);
+    const int64_t index = (bank * blocks + block) * all_orbits + (problem.lifting ? orbit : taps[orbit]);
+    const T* from = problem.filter + (index * kOrder * problem.in_fields + field) * problem.out_fields + first_field;
+    T* to = filter_planes + buffer * Tile::filter_buffer;
+    constexpr int chunks = Tile::filter_buffer / Tile::vector, chunks_of_row = Tile::out_fields / Tile::vector;
+#pragma unroll
+    for (int first = 0; first < chunks; first += kThreads) {
+      const int chunk = first + thread;
+      if (chunks % kThreads && chunk >= chunks) break;
+      const int out = chunk % chunks_of_row * Tile::vector, plane = chunk / chunks_of_row % kOrder;
+      const int k = chunk / chunks_of_row / kOrder, left = field + k < problem.in_fields ? problem.out_fields - first_field - out : 0;
+      const T* source = from + (int64_t{plane} * problem.in_fields + k) * problem.out_fields + out;
+      T* target = to + chunk * Tile::vector;
+      if (problem.filter_vectors) {
+        cp_async_16(target, source, left > 0);
+      } else {
+        constexpr int words = sizeof(T) / 4;
+#pragma unroll
+        for (int i = 0; i < Tile::vector * words; ++i)
+          cp_async_4(reinterpret_cast<uint32_t*>(target) + i, reinterpret_cast<const uint32_t*>(source) + i,
+                     i / words < left);
+      }
+    }
+    cp_async_commit();
+  }
+
+  __device__ __forceinline__ void multiply(int buffer) {
+    const T* xs = x_planes + buffer * Tile::x_buffer + pixel_group * Tile::vector;
+    const T* filters = filter_planes + buffer * Tile::filter_buffer + field_group * Tile::thread_fields;
+#pragma unroll
+    for (int k = 0; k < kInFields; ++k) {
+      T x[kOrder][Tile::thread_pixels], filter[kOrder][Tile::thread_fields];
+      for_each_index<kOrder>([&](auto plane) {
+#pragma unroll
+        for (int i = 0; i < Tile::thread_pixels; i += Tile::vector)
+          load_vector<Tile::vector>(x[plane] + i, xs + k * Tile::x_row + plane * Tile::pixels + i * Tile::pixel_groups);
+        load_vector<Tile::thread_fields>(filter[plane], filters + k * Tile::filter_row + plane * Tile::out_fields);
+      });
+      for_each_product<Group>([&](auto of_y, auto of_x, auto of_filter, auto negated) {
+#pragma unroll
+        for (int i = 0; i < Tile::thread_pixels; ++i)
+#pragma unroll
+          for (int j = 0; j < Tile::thread_fields; ++j)
+            sums[of_y][i][j] += (negated ? -x[of_x][i] : x[of_x][i]) * filter[of_filter][j];
+      });
+    }
+  }
+
+  // All steps of a bank: while one is multiplied, the next one's x is on its way to registers and its Ψ̂ to shared memory.
+  __device__ __forceinline__ void add_bank(int bank) {
+    T tile[kOrder][Tile::load_fields];
+    int orbit = 0, field = 0;
+    const auto fetch = [&] {
+      load_x(tile, orbit, field);
+      copy_filter(buffer, bank, orbit, field);
+    };
+    if (orbit < orbits) fetch();
+    while (orbit < orbits) {
+      store_x(tile, buffer, bank);
+      cp_async_wait<0>();
+      // The others have then left the buffer that is filled next: they have multiplied it before they came here.
+      __syncthreads();
+      field += kInFields;
+      if (field >= problem.in_fields) field = 0, ++orbit;
+      buffer ^= 1;
+      if (orbit < orbits) fetch();
+      multiply(buffer ^ 1);
+    }
+  }
+
+  // What y gains from one bank of those that are weighed apart, or everything. Between banks y itself holds the sums.
+  __device__ __forceinline__ void write(int bank) {
+    constexpr auto scales = inverse_scales<Group>();
+    const bool relax_output = problem.relaxed_weight && !problem.relax_input, last = !relax_output || bank + 1 == problem.banks;
+#pragma unroll
+    for (int i = 0; i < Tile::thread_pixels; ++i)
+#pragma unroll
+      for (int j = 0; j < Tile::thread_fields; ++j) {
+        T planes[kOrder];
+        for_each_index<kOrder>([&](auto plane) { planes[plane] = sums[plane][i][j] * T(scales[plane]); });
+        inverse_fourier<Group>(planes);
+        for_each_index<kOrder>([&](auto u) { sums[u][i][j] = planes[u]; });
+      }
+    for_each_index<kOrder>([&](auto u) {
+      __syncthreads();
+#pragma unroll
+      for (int j = 0; j < Tile::thread_fields; ++j)
+#pragma unroll
+        for (int i = 0; i < Tile::thread_pixels; ++i)
+          staged[(field_group * Tile::thread_fields + j) * Tile::y_row +
+                 (i / Tile::vector * Tile::pixel_groups + pixel_group) * Tile::vector + i % Tile::vector] = sums[u][i][j];
+      __syncthreads();
+      for (int i = thread; i < Tile::pixels * Tile::out_fields; i += kThreads) {
+        const int pixel = problem.y_by_fields ? i / Tile::out_fields : i % Tile::pixels;
+        const int out = problem.y_by_fields ? i % Tile::out_fields : i / Tile::pixels;
+        const int64_t offset = y_offsets[pixel], field = int64_t{block} * problem.out_fields + first_field + out;
+        if (offset < 0 || first_field + out >= problem.out_fields) continue;
+        T* to = problem.y + offset + u * problem.y_strides.element + field * problem.y_strides.field;
+        T number = staged[out * Tile::y_row + pixel];
+        if (relax_output) {
+          number *= problem.relaxed_weight[bank * kOrder + u];
+          if (bank) number += *to;
+        }
+        if (last && problem.bias) number += problem.bias[field];
+        if (last && problem.relu) number = number < 0 ? T{0} : number;
+        *to = number;
+      }
+    });
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ void run() {
+    if (!find_pixels()) return;
+    find_orbits();
+    const bool relax_output = problem.relaxed_weight && !problem.relax_input;
+    for (int bank = 0; bank < problem.banks; ++bank) {
+      if (bank == 0 || relax_output) {
+        for_each_index<kOrder>([&](auto plane) {
+#pragma unroll
+          for (int i = 0; i < Tile::thread_pixels; ++i)
+#pragma unroll
+            for (int j = 0; j < Tile::thread_fields; ++j) sums[plane][i][j] = 0;
+        });
+      }
+      add_bank(bank);
+      if (relax_output || bank + 1 == problem.banks) write(bank);
+    }
+  }
+};
+
+template <typename Group, typename T, int OutFields>
+__global__ void __launch_bounds__(kThreads) irrep_fprop_simt_kernel(const __grid_constant__ Problem<T> problem) {
+  DYN_SHARED(shared);
+  Block<Group, T, Tile<Group, T, OutFields>>(problem, shared).run();
+}
+
+template <typename T>
+bool is_aligned(const void* pointer, int numbers) {
+  return reinterpret_cast<uintptr_t>(pointer) % (numbers * sizeof(T)) == 0;
+}
+
+// Positions are 32-bit numbers in the kernel.
+bool fits(const Axis& axis, int size) {
+  constexpr int64_t most = 1 << 30;
+  return axis.out * axis.stride < most && axis.in < most && axis.dilation * size < most && std::abs(axis.padding) < most;
+}
+
+template <typename Group, typename T, int OutFields>
+cudaError_t launch(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream) {
+  using Tile = Tile<Group, T, OutFields>;
+  const ConvShape& s = p.shape;
+  const MapStrides& xs = p.x_strides;
+  const auto pointer = [](const void* numbers) { return static_cast<const T*>(numbers); };
+  Problem<T> problem;
+  problem.matrices = s.group->matrices;
+  problem.rows = s.rows, problem.columns = s.columns;
+  problem.x_strides = xs, problem.y_strides = p.y_strides;
+  problem.x = pointer(p.x), problem.x_activated = pointer(p.x_activated), problem.filter = pointer(transformed);
+  problem.relaxed_weight = pointer(p.relaxed_weight), problem.bias = pointer(p.bias), problem.y = static_cast<T*>(p.y);
+  problem.batch = s.batch;
+  problem.in_fields = static_cast<int>(s.in_fields), problem.out_fields = static_cast<int>(s.out_fields);
+  problem.banks = static_cast<int>(p.banks), problem.size = s.size;
+  problem.lifting = s.lifting, problem.relu = p.relu;
+  problem.relax_input = p.relaxed_weight && p.relax_input;
+  problem.x_by_fields = xs.field == 1 && xs.column != 1;
+  problem.y_by_fields = p.y_strides.field == 1 && p.y_strides.column != 1;
+  constexpr int loads = Tile::load_fields;
+  problem.x_vectors = problem.x_by_fields && s.in_fields % loads == 0 && xs.batch % loads == 0 &&
+                      xs.element % loads == 0 && xs.row % loads == 0 && xs.column % loads == 0 &&
+                      is_aligned<T>(p.x, loads) && is_aligned<T>(p.x_activated, loads);
+  problem.filter_vectors = s.out_fields % Tile::vector == 0;
+
+  const int64_t pixels = s.batch * phase_size(s.rows, 0) * phase_size(s.columns, 0);
+  const int64_t field_tiles = (s.out_fields + OutFields - 1) / OutFields;
+  const int64_t pixel_tiles = (pixels + Tile::pixels - 1) / Tile::pixels;
+  const int64_t phases = s.rows.spread * s.columns.spread, blocks = field_tiles * pixel_tiles * phases * s.groups;
+  if (blocks == 0) return cudaSuccess;
+  if (blocks > INT32_MAX || !fits(s.rows, s.size) || !fits(s.columns, s.size)) return cudaErrorInvalidValue;
+  problem.field_tiles = static_cast<unsigned>(field_tiles), problem.pixel_tiles = static_cast<unsigned>(pixel_tiles);
+  problem.phases = static_cast<unsigned>(phases);
+
+  const int64_t shared = Tile::numbers * sizeof(T) + Tile::pixels * sizeof(int64_t) +
+                         s.taps() * (s.order() * sizeof(Shift) + sizeof(int)) + sizeof(int);
+  if (shared > INT32_MAX) return cudaErrorInvalidValue;
+  const auto kernel = irrep_fprop_simt_kernel<Group, T, OutFields>;
+  if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared))
+    return error;
+  LAUNCH(kernel, static_cast<unsigned>(blocks), kThreads, shared, stream, problem);
+  return cudaGetLastError();
+}
+
+// Reading x costs a tile about as much as 7 more out fields: the width that wastes least.
+template <int... Widths>
+int best_width(int64_t out_fields) {
+  int best = 0;
+  int64_t least = INT64_MAX;
+  for (int width : {Widths...}) {
+    const int64_t cost = (out_fields + width - 1) / width * (width + 7);
+    if (cost <= least) best = width, least = cost;
+  }
+  return best;
+}
+
+}  // namespace
+
+cudaError_t irrep_fprop_simt(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream) {
+  return with_fourier_table(p.shape.group->name, [&](auto table) {
+    using Group = decltype(table);
+    if (p.type == ScalarType::Float64) return launch<Group, double, 16>(p, transformed, stream);
+    if (p.type != ScalarType::Float32) return cudaErrorInvalidValue;
+    switch (best_width<8, 16, 32>(p.shape.out_fields)) {
+      case 8: return launch<Group, float, 8>(p, transformed, stream);
+      case 16: return launch<Group, float, 16>(p, transformed, stream);
+      default: return launch<Group, float, 32>(p, transformed, stream);
+    }
+  });
+}
+
+}  // namespace gconv::cuda

@@ -1,0 +1,15 @@
+// irrep_fprop on the CUDA cores, for float32 (without tf32) and float64: every product is a multiply-add of the type.
+// No torch header here.
+#pragma once
+
+#include "irrep.h"
+
+namespace gconv::cuda {
+
+// transformed: Ψ̂ [bank, block of fields, orbit, plane, in field, out field] of the type of x, aligned to 16; the orbits
+// are the taps, or the tap orbits of a lifting convolution. Of a dgrad it is the adjoint filter's; params.weight and
+// params.workspace are not read. cudaErrorInvalidValue: another type, or a geometry that the kernel has no room for (more
+// than about 40 taps a side, positions beyond 2^30).
+cudaError_t irrep_fprop_simt(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream);
+
+}  // namespace gconv::cuda
