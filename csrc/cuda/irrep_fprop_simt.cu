@@ -9,9 +9,6 @@
 namespace gconv::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kInFields = 4;  // of one step
-
 template <typename T, int N>
 struct alignas(N * sizeof(T)) Vector {
   T at[N];
@@ -29,23 +26,35 @@ template <typename Group, typename T, int OutFields>
 struct Tile {
   static constexpr int order = Group::table.order, out_fields = OutFields;
   static constexpr int vector = 16 / sizeof(T);  // numbers of the widest load
-  // The larger the tile of a thread, the fewer loads from shared memory a product; eight planes of it fill the registers.
+  static constexpr int threads = OutFields < 64 ? 128 : 256;
   static constexpr bool is_double = std::is_same_v<T, double>;
+  // The larger the tile of a thread, the fewer loads from shared memory a product; eight planes of it fill the registers.
   static constexpr int thread_pixels = is_double || OutFields < 32 || order == 8 ? 4 : 8;
   static constexpr int thread_fields = is_double || OutFields < 16 ? 2 : 4;
-  static constexpr int pixels = kThreads * thread_pixels * thread_fields / OutFields;
+  static constexpr int pixels = threads * thread_pixels * thread_fields / OutFields;
   static constexpr int pixel_groups = pixels / thread_pixels, field_groups = OutFields / thread_fields;
-  // A thread loads `load_fields` fields of one pixel a step.
-  static constexpr int loaders = kThreads / pixels, load_fields = kInFields / loaders;
-  static_assert(loaders * pixels == kThreads && load_fields * loaders == kInFields && pixel_groups % 8 == 0);
-  static_assert(field_groups % 4 == 0 && thread_pixels % vector == 0 && thread_fields * sizeof(T) <= 16);
+  static_assert(thread_pixels % vector == 0 && thread_fields * sizeof(T) <= 16);
+  static_assert(pixel_groups % 8 == 0 && field_groups % 4 == 0);
+
+  // A step has `in_fields` fields of one orbit, the more the fewer registers they and the sums take. A thread loads
+  // `load_fields` of one pixel, `load_vector` at once where it can.
+  static constexpr int in_fields = OutFields == 64 || (OutFields == 32 && thread_pixels == 4) ? 8
+                                   : is_double && order == 8                                  ? 2
+                                                                                              : 4;
+  static constexpr int loaders = threads / pixels, load_fields = in_fields / loaders;
+  static constexpr int load_vector = std::min(load_fields, vector);
+  static_assert(loaders * pixels == threads && load_fields * loaders == in_fields);
+
+  // Of Ψ̂ a thread copies a vector of each `copy_rows`th row; those are of one plane.
+  static constexpr int vectors_of_row = OutFields / vector, copy_rows = threads / vectors_of_row;
+  static_assert(copy_rows % order == 0);
 
   // In shared memory, in numbers: X̂ [buffer][in field][plane][pixel], Ψ̂ [buffer][in field][plane][out field], and after
   // them y [out field][pixel] of one element. Rows are padded so that threads that hold fields of one pixel, and those
   // that read a column of y, meet fewer in a bank.
-  static constexpr int padding = 32 / sizeof(T);
-  static constexpr int x_row = order * pixels + padding, x_buffer = kInFields * x_row;
-  static constexpr int filter_row = order * OutFields, filter_buffer = kInFields * filter_row;
+  static constexpr int padding = std::max<int>(vector, 64 / (load_fields * sizeof(T)));
+  static constexpr int x_row = order * pixels + padding, x_buffer = in_fields * x_row;
+  static constexpr int filter_row = order * OutFields, filter_buffer = in_fields * filter_row;
   static constexpr int y_row = pixels + vector;
   static constexpr int numbers = std::max(2 * x_buffer + 2 * filter_buffer, OutFields * y_row);
 };
@@ -57,6 +66,12 @@ struct alignas(16) Shift {
 };
 constexpr int kOutside = -(1 << 30);  // the row of what is never inside a map
 
+// What a block's threads have in common, in shared memory to spare their registers.
+struct Place {
+  int block, first_field, phase;  // block of fields, and the first out field of it
+  int orbits;                     // that read anything
+};
+
 template <typename T>
 struct Problem {
   std::array<Matrix, kMaxOrder> matrices;
@@ -65,7 +80,7 @@ struct Problem {
   const T *x, *x_activated, *filter, *relaxed_weight, *bias;
   T* y;
   int64_t batch;
-  int in_fields, out_fields, banks, size;
+  int in_fields, out_fields, banks, blocks, size;
   bool lifting, relax_input, relu;
   bool x_by_fields, x_vectors, filter_vectors, y_by_fields;  // whether threads go along fields, and read several at once
   unsigned field_tiles, pixel_tiles, phases;
@@ -84,25 +99,31 @@ struct Block {
 
   const Problem<T>& problem;
   T *x_planes, *filter_planes, *staged;
+  int64_t* x_offsets;  // [thread]: of its pixel and first in field
   int64_t* y_offsets;  // [pixel]; -1: none
   Shift* shifts;       // [tap][element]
   int* taps;           // those that start an orbit which reads anything
-  int orbits;          // how many
+  Place* place;
 
-  int block, first_field, phase, thread;
+  int thread;
   int load_pixel, load_field, load_step;  // of X̂: the first in field of this thread, and the distance to the next
   int row, column;
-  const T *x, *x_activated;  // of the pixel's image and this block's fields, at (row, column)
   int pixel_group, field_group;
-  int buffer = 0;  // of the next step
+  // The step that is loaded next.
+  int orbit, field, buffer = 0;
+  int64_t x_offset;
+  const Shift* orbit_shifts;
+  const T* filter;
   T sums[kOrder][Tile::thread_pixels][Tile::thread_fields];
 
   __device__ __forceinline__ Block(const Problem<T>& problem, unsigned char* shared) : problem(problem) {
     x_planes = reinterpret_cast<T*>(shared);
     filter_planes = x_planes + 2 * Tile::x_buffer;
     staged = x_planes;
-    y_offsets = reinterpret_cast<int64_t*>(x_planes + Tile::numbers);
-    shifts = reinterpret_cast<Shift*>(y_offsets + Tile::pixels);
+    x_offsets = reinterpret_cast<int64_t*>(x_planes + Tile::numbers);
+    y_offsets = x_offsets + Tile::threads;
+    place = reinterpret_cast<Place*>(y_offsets + Tile::pixels);
+    shifts = reinterpret_cast<Shift*>(place + 1);
     taps = reinterpret_cast<int*>(shifts + problem.size * problem.size * kOrder);
     thread = threadIdx.x;
     // Lanes that differ in bit 0 read the same pixels, in bit 1 the same fields, so that shared memory serves half a warp
@@ -117,12 +138,12 @@ struct Block {
   __device__ __forceinline__ bool find_pixels() {
     const Axis &rows = problem.rows, &columns = problem.columns;
     unsigned index = blockIdx.x;
-    first_field = static_cast<int>(index % problem.field_tiles) * Tile::out_fields;
+    const int first_field = static_cast<int>(index % problem.field_tiles) * Tile::out_fields;
     index /= problem.field_tiles;
     const int64_t first_pixel = int64_t{index % problem.pixel_tiles} * Tile::pixels;
     index /= problem.pixel_tiles;
-    phase = static_cast<int>(index % problem.phases);
-    block = static_cast<int>(index / problem.phases);
+    const int phase = static_cast<int>(index % problem.phases), block = static_cast<int>(index / problem.phases);
+    if (thread == 0) *place = {block, first_field, phase, 0};
 
     const int64_t row_phase = phase / columns.spread, column_phase = phase % columns.spread;
     const int64_t height = phase_size(rows, row_phase), width = phase_size(columns, column_phase);
@@ -138,11 +159,8 @@ struct Block {
     row = exists ? static_cast<int>(p * rows.stride) : kOutside;
     column = static_cast<int>(q * columns.stride);
     const MapStrides &xs = problem.x_strides, &ys = problem.y_strides;
-    const int64_t offset = exists ? image * xs.batch + int64_t{block} * problem.in_fields * xs.field +
-                                        p * rows.stride * xs.row + q * columns.stride * xs.column
-                                  : 0;
-    x = problem.x + offset;
-    x_activated = problem.x_activated ? problem.x_activated + offset : nullptr;
+    x_offsets[thread] = image * xs.batch + (int64_t{block} * problem.in_fields + load_field) * xs.field +
+              p * rows.stride * xs.row + q * columns.stride * xs.column;
     y_offsets[load_pixel] = exists ? image * ys.batch + (p * rows.spread + row_phase) * ys.row +
                                          (q * columns.spread + column_phase) * ys.column
                                    : -1;
@@ -158,8 +176,9 @@ struct Block {
   // The orbits of this phase, in ascending order of their first taps.
   __device__ __forceinline__ void find_orbits() {
     const int size = problem.size, tap_count = size * size;
-    const int64_t row_phase = phase / problem.columns.spread, column_phase = phase % problem.columns.spread;
-    for (int i = thread; i < tap_count * kOrder; i += kThreads) {
+    const int64_t row_phase = place->phase / problem.columns.spread;
+    const int64_t column_phase = place->phase % problem.columns.spread;
+    for (int i = thread; i < tap_count * kOrder; i += Tile::threads) {
       const int moved = moved_tap(problem.matrices[i % kOrder], i / kOrder, size);
       const int row = position(problem.rows, row_phase, moved / size);
       const int column = position(problem.columns, column_phase, moved % size);
@@ -186,48 +205,69 @@ struct Block {
         if (starts) taps[count + __popc(starting & ((1u << thread) - 1))] = tap;
         count += __popc(starting);
       }
-      if (thread == 0) taps[tap_count] = count;
+      if (thread == 0) place->orbits = count;
     }
     __syncthreads();
-    orbits = taps[tap_count];
   }
 
-  // One number of each of the thread's fields, of which `fields` are left; zeros where there are none.
-  __device__ __forceinline__ void read(T (&to)[Tile::load_fields], const T* from, bool inside, int fields) const {
-    if (problem.x_vectors) {
-      if (inside && fields > 0) {
-        load_vector<Tile::load_fields>(to, from);
-      } else {
-#pragma unroll
-        for (int i = 0; i < Tile::load_fields; ++i) to[i] = 0;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < Tile::load_fields; ++i)
-        to[i] = inside && i * load_step < fields ? from[i * load_step * problem.x_strides.field] : T{0};
+  __device__ __forceinline__ void start_orbit(int bank) {
+    const int copy_row = thread / Tile::vectors_of_row, out = thread % Tile::vectors_of_row * Tile::vector;
+    const int all_orbits = problem.lifting ? place->orbits : problem.size * problem.size, tap = taps[orbit];
+    const int64_t index = (int64_t{bank} * problem.blocks + place->block) * all_orbits + (problem.lifting ? orbit : tap);
+    filter = problem.filter + place->first_field + out +
+             ((index * kOrder + copy_row % kOrder) * problem.in_fields + copy_row / kOrder) * problem.out_fields;
+    orbit_shifts = shifts + tap * kOrder;
+    x_offset = x_offsets[thread];
+    field = 0;
+  }
+
+  __device__ __forceinline__ void advance(int bank) {
+    buffer ^= 1;
+    field += Tile::in_fields;
+    if (field < problem.in_fields) {
+      filter += Tile::in_fields * problem.out_fields;
+      x_offset += Tile::in_fields * problem.x_strides.field;
+    } else if (++orbit < place->orbits) {
+      start_orbit(bank);
     }
   }
 
-  // X of one orbit, from this in field on.
-  __device__ __forceinline__ void load_x(T (&tile)[kOrder][Tile::load_fields], int orbit, int field) const {
-    const Shift* of_tap = shifts + taps[orbit] * kOrder;
-    const int first = field + load_field, left = problem.in_fields - first;
-    const int64_t field_offset = first * problem.x_strides.field;
+  // X of the step as `map` has it; zeros outside.
+  template <bool Vectors>
+  __device__ __forceinline__ void load_map(T (&tile)[kOrder][Tile::load_fields], const T* map) const {
+    constexpr int at_once = Vectors ? Tile::load_vector : 1;
+    const int64_t step = load_step * problem.x_strides.field;
+    const int left = problem.in_fields - field - load_field;
     for_each_index<kOrder>([&](auto g) {
-      const Shift shift = of_tap[g];
+      const Shift shift = orbit_shifts[g];
       const bool inside = static_cast<unsigned>(row + shift.row) < static_cast<unsigned>(problem.rows.in) &&
                           static_cast<unsigned>(column + shift.column) < static_cast<unsigned>(problem.columns.in);
-      read(tile[g], x + (field_offset + shift.offset), inside, left);
-      if (!x_activated) return;
-      T activated[Tile::load_fields];
-      read(activated, x_activated + (field_offset + shift.offset), inside, left);
+      const T* from = map + shift.offset;
 #pragma unroll
-      for (int i = 0; i < Tile::load_fields; ++i) tile[g][i] = activated[i] <= 0 ? T{0} : tile[g][i];
+      for (int i = 0; i < Tile::load_fields; i += at_once) {
+#pragma unroll
+        for (int j = 0; j < at_once; ++j) tile[g][i + j] = 0;
+        if (inside && (Vectors ? i : i * load_step) < left)
+          load_vector<at_once>(tile[g] + i, from + (Vectors ? i : i * step));
+      }
+    });
+  }
+
+  // X of the step. Where it is masked, its registers hold the mask first, which is zero outside.
+  __device__ __forceinline__ void load_x(T (&tile)[kOrder][Tile::load_fields]) const {
+    const T* map = (problem.x_activated ? problem.x_activated : problem.x) + x_offset;
+    problem.x_vectors ? load_map<true>(tile, map) : load_map<false>(tile, map);
+    if (!problem.x_activated) return;
+    for_each_index<kOrder>([&](auto g) {
+      const T* from = problem.x + x_offset + orbit_shifts[g].offset;
+#pragma unroll
+      for (int i = 0; i < Tile::load_fields; ++i)
+        tile[g][i] = tile[g][i] <= 0 ? T{0} : from[i * load_step * problem.x_strides.field];
     });
   }
 
   // X̂ of what was loaded.
-  __device__ __forceinline__ void store_x(const T (&tile)[kOrder][Tile::load_fields], int buffer, int bank) const {
+  __device__ __forceinline__ void store_x(const T (&tile)[kOrder][Tile::load_fields], int bank) const {
     T* to = x_planes + buffer * Tile::x_buffer + load_field * Tile::x_row + load_pixel;
 #pragma unroll
     for (int i = 0; i < Tile::load_fields; ++i) {
@@ -241,30 +281,26 @@ struct Block {
     }
   }
 
-  // Ψ̂ of one orbit, from this in field on, on its way to shared memory.
-  __device__ __forceinline__ void copy_filter(int buffer, int bank, int orbit, int field) const {
-    const int all_orbits = problem.lifting ? orbits : problem.size * problem.size;
-    const int64_t blocks = gridDim.x / (problem.field_tiles * problem.pixel_tiles * problem.phases);
-    const int64_t index = (bank * blocks + block) * all_orbits + (problem.lifting ? orbit : taps[orbit]);
-    const T* from = problem.filter + (index * kOrder * problem.in_fields + field) * problem.out_fields + first_field;
-    T* to = filter_planes + buffer * Tile::filter_buffer;
-    constexpr int chunks = Tile::filter_buffer / Tile::vector, chunks_of_row = Tile::out_fields / Tile::vector;
+  // Ψ̂ of the step, on its way to shared memory.
+  __device__ __forceinline__ void copy_filter() const {
+    T* to = filter_planes + buffer * Tile::filter_buffer + thread * Tile::vector;
+    const int copy_row = thread / Tile::vectors_of_row;
+    const int left = problem.out_fields - place->first_field - thread % Tile::vectors_of_row * Tile::vector;
+    constexpr int rows = Tile::in_fields * kOrder;
 #pragma unroll
-    for (int first = 0; first < chunks; first += kThreads) {
-      const int chunk = first + thread;
-      if (chunks % kThreads && chunk >= chunks) break;
-      const int out = chunk % chunks_of_row * Tile::vector, plane = chunk / chunks_of_row % kOrder;
-      const int k = chunk / chunks_of_row / kOrder, left = field + k < problem.in_fields ? problem.out_fields - first_field - out : 0;
-      const T* source = from + (int64_t{plane} * problem.in_fields + k) * problem.out_fields + out;
-      T* target = to + chunk * Tile::vector;
+    for (int first = 0; first < rows; first += Tile::copy_rows) {
+      if (rows % Tile::copy_rows && first + copy_row >= rows) break;
+      const int k = (first + copy_row) / kOrder, fields = field + k < problem.in_fields ? left : 0;
+      const T* from = filter + int64_t{first / kOrder} * problem.out_fields;
+      T* target = to + first * Tile::out_fields;
       if (problem.filter_vectors) {
-        cp_async_16(target, source, left > 0);
+        cp_async_16(target, from, fields > 0);
       } else {
         constexpr int words = sizeof(T) / 4;
 #pragma unroll
         for (int i = 0; i < Tile::vector * words; ++i)
-          cp_async_4(reinterpret_cast<uint32_t*>(target) + i, reinterpret_cast<const uint32_t*>(source) + i,
-                     i / words < left);
+          cp_async_4(reinterpret_cast<uint32_t*>(target) + i, reinterpret_cast<const uint32_t*>(from) + i,
+                     i / words < fields);
       }
     }
     cp_async_commit();
@@ -273,8 +309,8 @@ struct Block {
   __device__ __forceinline__ void multiply(int buffer) {
     const T* xs = x_planes + buffer * Tile::x_buffer + pixel_group * Tile::vector;
     const T* filters = filter_planes + buffer * Tile::filter_buffer + field_group * Tile::thread_fields;
-#pragma unroll
-    for (int k = 0; k < kInFields; ++k) {
+#pragma unroll 2  // so that the loop stays in the instruction cache
+    for (int k = 0; k < Tile::in_fields; ++k) {
       T x[kOrder][Tile::thread_pixels], filter[kOrder][Tile::thread_fields];
       for_each_index<kOrder>([&](auto plane) {
 #pragma unroll
@@ -295,22 +331,22 @@ struct Block {
   // All steps of a bank: while one is multiplied, the next one's x is on its way to registers and its Ψ̂ to shared memory.
   __device__ __forceinline__ void add_bank(int bank) {
     T tile[kOrder][Tile::load_fields];
-    int orbit = 0, field = 0;
-    const auto fetch = [&] {
-      load_x(tile, orbit, field);
-      copy_filter(buffer, bank, orbit, field);
-    };
-    if (orbit < orbits) fetch();
-    while (orbit < orbits) {
-      store_x(tile, buffer, bank);
+    orbit = 0;
+    if (place->orbits) start_orbit(bank);
+#pragma unroll 1
+    for (bool first = true;; first = false) {
+      const bool more = orbit < place->orbits;
+      if (more) {
+        load_x(tile);
+        copy_filter();
+      }
+      if (!first) multiply(buffer ^ 1);
+      if (!more) break;
+      store_x(tile, bank);
       cp_async_wait<0>();
       // The others have then left the buffer that is filled next: they have multiplied it before they came here.
       __syncthreads();
-      field += kInFields;
-      if (field >= problem.in_fields) field = 0, ++orbit;
-      buffer ^= 1;
-      if (orbit < orbits) fetch();
-      multiply(buffer ^ 1);
+      advance(bank);
     }
   }
 
@@ -336,12 +372,13 @@ struct Block {
           staged[(field_group * Tile::thread_fields + j) * Tile::y_row +
                  (i / Tile::vector * Tile::pixel_groups + pixel_group) * Tile::vector + i % Tile::vector] = sums[u][i][j];
       __syncthreads();
-      for (int i = thread; i < Tile::pixels * Tile::out_fields; i += kThreads) {
+      for (int i = thread; i < Tile::pixels * Tile::out_fields; i += Tile::threads) {
         const int pixel = problem.y_by_fields ? i / Tile::out_fields : i % Tile::pixels;
         const int out = problem.y_by_fields ? i % Tile::out_fields : i / Tile::pixels;
-        const int64_t offset = y_offsets[pixel], field = int64_t{block} * problem.out_fields + first_field + out;
-        if (offset < 0 || first_field + out >= problem.out_fields) continue;
-        T* to = problem.y + offset + u * problem.y_strides.element + field * problem.y_strides.field;
+        const int field_of_block = place->first_field + out;
+        if (y_offsets[pixel] < 0 || field_of_block >= problem.out_fields) continue;
+        const int64_t field = int64_t{place->block} * problem.out_fields + field_of_block;
+        T* to = problem.y + y_offsets[pixel] + u * problem.y_strides.element + field * problem.y_strides.field;
         T number = staged[out * Tile::y_row + pixel];
         if (relax_output) {
           number *= problem.relaxed_weight[bank * kOrder + u];
@@ -357,6 +394,7 @@ struct Block {
 
   __device__ __forceinline__ void run() {
     if (!find_pixels()) return;
+    __syncthreads();
     find_orbits();
     const bool relax_output = problem.relaxed_weight && !problem.relax_input;
     for (int bank = 0; bank < problem.banks; ++bank) {
@@ -375,7 +413,8 @@ struct Block {
 };
 
 template <typename Group, typename T, int OutFields>
-__global__ void __launch_bounds__(kThreads) irrep_fprop_simt_kernel(const __grid_constant__ Problem<T> problem) {
+__global__ void __launch_bounds__(Tile<Group, T, OutFields>::threads, 256 / Tile<Group, T, OutFields>::threads)
+    irrep_fprop_simt_kernel(const __grid_constant__ Problem<T> problem) {
   DYN_SHARED(shared);
   Block<Group, T, Tile<Group, T, OutFields>>(problem, shared).run();
 }
@@ -389,6 +428,11 @@ bool is_aligned(const void* pointer, int numbers) {
 bool fits(const Axis& axis, int size) {
   constexpr int64_t most = 1 << 30;
   return axis.out * axis.stride < most && axis.in < most && axis.dilation * size < most && std::abs(axis.padding) < most;
+}
+
+template <typename Tile>
+int64_t pixel_tiles(const ConvShape& s) {
+  return (s.batch * phase_size(s.rows, 0) * phase_size(s.columns, 0) + Tile::pixels - 1) / Tile::pixels;
 }
 
 template <typename Group, typename T, int OutFields>
@@ -405,60 +449,61 @@ cudaError_t launch(const IrrepFpropParams& p, const void* transformed, cudaStrea
   problem.relaxed_weight = pointer(p.relaxed_weight), problem.bias = pointer(p.bias), problem.y = static_cast<T*>(p.y);
   problem.batch = s.batch;
   problem.in_fields = static_cast<int>(s.in_fields), problem.out_fields = static_cast<int>(s.out_fields);
-  problem.banks = static_cast<int>(p.banks), problem.size = s.size;
+  problem.banks = static_cast<int>(p.banks), problem.blocks = static_cast<int>(s.groups), problem.size = s.size;
   problem.lifting = s.lifting, problem.relu = p.relu;
   problem.relax_input = p.relaxed_weight && p.relax_input;
   problem.x_by_fields = xs.field == 1 && xs.column != 1;
   problem.y_by_fields = p.y_strides.field == 1 && p.y_strides.column != 1;
-  constexpr int loads = Tile::load_fields;
+  constexpr int loads = Tile::load_vector;
   problem.x_vectors = problem.x_by_fields && s.in_fields % loads == 0 && xs.batch % loads == 0 &&
                       xs.element % loads == 0 && xs.row % loads == 0 && xs.column % loads == 0 &&
                       is_aligned<T>(p.x, loads) && is_aligned<T>(p.x_activated, loads);
   problem.filter_vectors = s.out_fields % Tile::vector == 0;
 
-  const int64_t pixels = s.batch * phase_size(s.rows, 0) * phase_size(s.columns, 0);
-  const int64_t field_tiles = (s.out_fields + OutFields - 1) / OutFields;
-  const int64_t pixel_tiles = (pixels + Tile::pixels - 1) / Tile::pixels;
+  const int64_t field_tiles = (s.out_fields + OutFields - 1) / OutFields, pixel_tiles = cuda::pixel_tiles<Tile>(s);
   const int64_t phases = s.rows.spread * s.columns.spread, blocks = field_tiles * pixel_tiles * phases * s.groups;
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT32_MAX || !fits(s.rows, s.size) || !fits(s.columns, s.size)) return cudaErrorInvalidValue;
   problem.field_tiles = static_cast<unsigned>(field_tiles), problem.pixel_tiles = static_cast<unsigned>(pixel_tiles);
   problem.phases = static_cast<unsigned>(phases);
 
-  const int64_t shared = Tile::numbers * sizeof(T) + Tile::pixels * sizeof(int64_t) +
-                         s.taps() * (s.order() * sizeof(Shift) + sizeof(int)) + sizeof(int);
+  const int64_t shared = Tile::numbers * sizeof(T) + (Tile::threads + Tile::pixels) * sizeof(int64_t) +
+                         s.taps() * (s.order() * sizeof(Shift) + sizeof(int)) + sizeof(Place);
   if (shared > INT32_MAX) return cudaErrorInvalidValue;
   const auto kernel = irrep_fprop_simt_kernel<Group, T, OutFields>;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared))
     return error;
-  LAUNCH(kernel, static_cast<unsigned>(blocks), kThreads, shared, stream, problem);
+  LAUNCH(kernel, static_cast<unsigned>(blocks), Tile::threads, shared, stream, problem);
   return cudaGetLastError();
 }
 
-// Reading x costs a tile about as much as 7 more out fields: the width that wastes least.
-template <int... Widths>
-int best_width(int64_t out_fields) {
-  int best = 0;
-  int64_t least = INT64_MAX;
-  for (int width : {Widths...}) {
-    const int64_t cost = (out_fields + width - 1) / width * (width + 7);
-    if (cost <= least) best = width, least = cost;
-  }
-  return best;
+// The time that a width takes, in units that do not matter: x costs a tile as much as 7 more out fields, and a GPU of 132
+// processors works on as many tiles. The sums do not depend on the choice.
+template <typename Tile>
+int64_t cost(const ConvShape& s) {
+  const int64_t field_tiles = (s.out_fields + Tile::out_fields - 1) / Tile::out_fields;
+  const int64_t tiles = field_tiles * pixel_tiles<Tile>(s) * s.rows.spread * s.columns.spread * s.groups;
+  return (tiles + 131) / 132 * Tile::pixels * (Tile::out_fields + 7);
+}
+
+template <typename Group, int... Widths>
+cudaError_t launch_float(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream, int width) {
+  const int64_t least = std::min({cost<Tile<Group, float, Widths>>(p.shape)...});
+  cudaError_t error = cudaErrorInvalidValue;
+  // The widest of those that cost least.
+  (((width ? width == Widths : cost<Tile<Group, float, Widths>>(p.shape) == least) &&
+    (error = launch<Group, float, Widths>(p, transformed, stream), true)) || ...);
+  return error;
 }
 
 }  // namespace
 
-cudaError_t irrep_fprop_simt(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream) {
+cudaError_t irrep_fprop_simt(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream, int width) {
   return with_fourier_table(p.shape.group->name, [&](auto table) {
     using Group = decltype(table);
     if (p.type == ScalarType::Float64) return launch<Group, double, 16>(p, transformed, stream);
     if (p.type != ScalarType::Float32) return cudaErrorInvalidValue;
-    switch (best_width<8, 16, 32>(p.shape.out_fields)) {
-      case 8: return launch<Group, float, 8>(p, transformed, stream);
-      case 16: return launch<Group, float, 16>(p, transformed, stream);
-      default: return launch<Group, float, 32>(p, transformed, stream);
-    }
+    return launch_float<Group, 64, 32, 16, 8>(p, transformed, stream, width);
   });
 }
 

@@ -10,6 +10,9 @@ namespace gconv::cuda {
 // are the taps, or the tap orbits of a lifting convolution. Of a dgrad it is the adjoint filter's; params.weight and
 // params.workspace are not read. cudaErrorInvalidValue: another type, or a geometry that the kernel has no room for (more
 // than about 40 taps a side, positions beyond 2^30).
-cudaError_t irrep_fprop_simt(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream);
+//
+// width: the out fields of a tile in float32, 8, 16, 32 or 64, or 0 for what suits the shape. The result is the same bits.
+cudaError_t irrep_fprop_simt(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream,
+                             int width = 0);
 
 }  // namespace gconv::cuda

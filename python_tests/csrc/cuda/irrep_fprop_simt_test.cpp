@@ -185,6 +185,22 @@ void check(const char* group, const Case& c) {
   params.relaxed_weight = c.banks > 1 ? relaxed_weight.data() : nullptr, params.bias = bias.data();
   params.relu = c.relu, params.y = y.data(), params.y_strides = out.strides;
   if (cuda::irrep_fprop_simt(params, transformed.data(), nullptr)) ++failures, std::puts("launch failed");
+  const auto name = [&] {
+    static char text[200];
+    std::snprintf(text, sizeof text, "%s %s%s %d->%d k=%d s=%d d=%d L=%d, formats %d %d, %d bytes", group,
+                  c.lifting ? "lifting" : "conv", c.adjoint ? " adjoint" : "", int(c.in_fields), int(c.out_fields),
+                  c.size, int(c.stride), int(c.dilation), c.banks, int(c.format), int(c.y_format), int(sizeof(T)));
+    return text;
+  };
+  for (int width : {8, 16, 32, 64}) {
+    if (sizeof(T) == 8) break;
+    std::vector<T> again(y.size(), NAN);
+    params.y = again.data();
+    if (cuda::irrep_fprop_simt(params, transformed.data(), nullptr, width)) ++failures, std::puts("launch failed");
+    const auto same = [](T a, T b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+    if (!std::equal(y.begin(), y.end(), again.begin(), same) && ++failures < 20)
+      std::printf("%s: other numbers by tiles of %d fields\n", name(), width);
+  }
 
   std::vector<double> want(y.size(), NAN);
   out.for_each(c.batch, [&](int64_t b, int64_t f, int e, int64_t r, int64_t q) { want[out.at(b, f, e, r, q)] = bias[f]; });
@@ -211,10 +227,7 @@ void check(const char* group, const Case& c) {
   for (size_t i = 0; i < want.size(); ++i) {  // what lies between the numbers of a sparse map is not to be written
     if (std::isnan(want[i]) ? std::isnan(y[i]) : std::abs(y[i] - want[i]) <= tolerance * largest) continue;
     if (++failures < 20)
-      std::printf("%s %s%s %d->%d k=%d s=%d d=%d L=%d, formats %d %d, %d bytes [%zu]: got %.9g, expected %.9g\n", group,
-                  c.lifting ? "lifting" : "conv", c.adjoint ? " adjoint" : "", int(c.in_fields), int(c.out_fields),
-                  c.size, int(c.stride), int(c.dilation), c.banks, int(c.format), int(c.y_format), int(sizeof(T)), i,
-                  double(y[i]), want[i]);
+      std::printf("%s [%zu]: got %.9g, expected %.9g\n", name(), i, double(y[i]), want[i]);
     return;
   }
 }
