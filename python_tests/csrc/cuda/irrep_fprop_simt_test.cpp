@@ -140,8 +140,8 @@ std::vector<T> transformed_weight(const Problem& problem, const std::vector<T>& 
   return transformed;
 }
 
-// call(bank, block, out field, in field, element of y, relative element, tap, element of x, row and column of x) for
-// each term of output pixel (row, column) of `forward`, those outside x left out.
+// call(bank, out field, in field, element of y, element of x, row and column of x, index in ψ) for each term of output
+// pixel (row, column) of `forward`, those outside x left out.
 template <typename Call>
 void for_each_term(const Problem& problem, int64_t row, int64_t column, Call call) {
   const ConvShape& s = problem.forward;
@@ -203,13 +203,15 @@ void check(const char* group, const Case& c) {
   }
 
   std::vector<double> want(y.size(), NAN);
-  out.for_each(c.batch, [&](int64_t b, int64_t f, int e, int64_t r, int64_t q) { want[out.at(b, f, e, r, q)] = bias[f]; });
+  out.for_each(c.batch,
+               [&](int64_t b, int64_t f, int e, int64_t r, int64_t q) { want[out.at(b, f, e, r, q)] = bias[f]; });
   const auto x_number = [&](int64_t at) { return c.activated && activated[at] <= 0 ? 0.0 : double{x[at]}; };
   const ConvShape& fwd = problem.forward;
   for (int64_t b = 0; b < c.batch; ++b)
     for (int64_t row = 0; row < fwd.rows.out; ++row)
       for (int64_t column = 0; column < fwd.columns.out; ++column)
-        for_each_term(problem, row, column, [&](int64_t bank, int64_t o, int64_t i, int u, int v, int64_t r, int64_t q, int64_t from) {
+        for_each_term(problem, row, column, [&](int64_t bank, int64_t o, int64_t i, int u, int v, int64_t r, int64_t q,
+                                                int64_t from) {
           // The relaxed weight stands at an element of the map that `shape` reads, or of that it writes.
           const int element = c.relax_input != c.adjoint ? v : u;
           const double term = double{weight[from]} * (c.banks > 1 ? relaxed_weight[bank * s.order() + element] : T{1});
@@ -265,13 +267,15 @@ void check_equivariance(const char* group, const Case& c) {
   const PointGroup& P = *problem.shape.group;
   for (int g = 1; g < P.order; ++g)
     if (result(moved(problem.x, P, g, c.batch, x)) != moved(problem.y, P, g, c.batch, y) && ++failures < 20)
-      std::printf("%s, element %d: not equivariant%s%s\n", group, g, c.lifting ? ", lifting" : "", c.adjoint ? ", adjoint" : "");
+      std::printf("%s, element %d: not equivariant%s%s\n", group, g, c.lifting ? ", lifting" : "",
+                  c.adjoint ? ", adjoint" : "");
 }
 
 }  // namespace
 
 int main() {
-  const Format Rows = Format::Rows, ElementsLast = Format::ElementsLast, FieldsLast = Format::FieldsLast, Sparse = Format::Sparse;
+  const Format Rows = Format::Rows, ElementsLast = Format::ElementsLast, FieldsLast = Format::FieldsLast,
+               Sparse = Format::Sparse;
   const Case cases[] = {
       // lifting, adjoint; batch, blocks, in -> out fields, height × width; size, stride, padding, dilation; formats
       {false, false, 1, 2, 3, 5, 7, 9, 3, 1, 1, 1, Rows},
