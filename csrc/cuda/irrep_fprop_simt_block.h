@@ -50,9 +50,9 @@ struct Tile {
   static constexpr int vectors_of_row = OutFields / vector, copy_rows = threads / vectors_of_row;
   static_assert(copy_rows % order == 0);
 
-  // In shared memory, in numbers: X̂ [buffer][in field][plane][pixel] and Ψ̂ [buffer][in field][plane][out field]; at the
-  // end, in their place, y [out field][pixel] of one element. Rows are padded against bank conflicts between threads that
-  // hold fields of one pixel.
+  // In shared memory, in numbers: X̂ [buffer][in field][plane][pixel], Ψ̂ [buffer][in field][plane][out field]; at the
+  // end, in their place, y [out field][pixel] of one element. Rows are padded against bank conflicts between threads
+  // that hold fields of one pixel.
   static constexpr int padding = std::max<int>(vector, 64 / (load_fields * sizeof(T)));
   static constexpr int x_row = order * pixels + padding, x_buffer = in_fields * x_row;
   static constexpr int filter_row = order * OutFields, filter_buffer = in_fields * filter_row;
