@@ -14,7 +14,7 @@
 
 namespace gconv::cuda {
 
-// Numbers between the rows of a tile in shared memory: 8 rows of ldmatrix, and 4 rows of tf32, fall into different banks.
+// Numbers between the rows of a tile in shared memory: 8 rows of ldmatrix, and 4 of tf32, fall into different banks.
 constexpr int kPadding = 8;
 
 template <typename T>
@@ -84,16 +84,25 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   constexpr int kReads = kStep * kInChunks / 32;  // chunks of X̂ that a lane transforms in one step
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
+  // Which part of the work is the warp's; in shared memory, because registers are scarce.
+  struct Part {
+    int orbit, in_first, out_first, block, bank, share;
+  };
+  __shared__ Part parts[Tile::kWarps];
   int index = blockIdx.x;
   const auto next = [&](int count) {
     const int digit = index % count;
     index /= count;
     return digit;
   };
-  const int job = next(p.job_blocks) * warps + warp, out_first = next(p.out_tiles) * Tile::kOut;
-  const int block = next(p.blocks), bank = next(p.banks), share = index;
+  const int job = next(p.job_blocks) * warps + warp;
   const bool active = job < p.jobs;
-  const int orbit = job % p.orbits, in_first = job / p.orbits * Tile::kIn;
+  if (lane == 0) {
+    const int out_first = next(p.out_tiles) * Tile::kOut, block = next(p.blocks), bank = next(p.banks);
+    parts[warp] = {job % p.orbits, job / p.orbits * Tile::kIn, out_first, block, bank, index};
+  }
+  __syncthreads();
+  const Part& part = parts[warp];
 
   DYN_SHARED(shared);
   T* const y_tiles = reinterpret_cast<T*>(shared);  // [2][plane][pixel of the stage][field]
@@ -101,17 +110,17 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   alignas(16) __shared__ Shift x_shifts[Tile::kWarps][order];
   alignas(16) __shared__ Shift y_shifts[order];
   if (lane < order && active) {
-    const int tap = moved_tap(p.matrices[lane], first_tap(p.matrices, order, p.size, p.lifting, orbit), p.size);
+    const int tap = moved_tap(p.matrices[lane], first_tap(p.matrices, order, p.size, p.lifting, part.orbit), p.size);
     const int row = tap / p.size * p.row_dilation, column = tap % p.size * p.column_dilation;
     const MapStrides& strides = p.x.strides;
-    const int64_t plane = int64_t{block} * p.x.fields * strides.field + (p.lifting ? 0 : lane * strides.element);
+    const int64_t plane = part.block * p.x.fields * strides.field + (p.lifting ? 0 : lane * strides.element);
     x_shifts[warp][lane] = {plane + row * strides.row + column * strides.column, row, column};
   }
   if (threadIdx.x < order)
-    y_shifts[threadIdx.x] = {int64_t{block} * p.dy.fields * p.dy.strides.field + threadIdx.x * p.dy.strides.element, 0, 0};
+    y_shifts[threadIdx.x] = {part.block * p.dy.fields * p.dy.strides.field + threadIdx.x * p.dy.strides.element, 0, 0};
   __syncthreads();
 
-  const int64_t first_pixel = share * p.share_pixels;
+  const int64_t first_pixel = part.share * p.share_pixels;
   const int first_image = static_cast<int>(first_pixel / p.y_pixels.value);
   const int in_first_image = static_cast<int>(first_pixel % p.y_pixels.value);
   const int pixels = static_cast<int>(min(p.share_pixels, p.pixels - first_pixel));
@@ -121,7 +130,9 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
     const int row = p.y_columns.quotient(in_image);
     return Pixel{first_image + image, row, in_image - row * p.y_columns.value};
   };
-  const T* const scale = p.relaxed_weight ? p.relaxed_weight + bank * order : nullptr;
+  const auto scale = [&](bool input) {
+    return p.relaxed_weight && input == p.relax_input ? p.relaxed_weight + part.bank * order : nullptr;
+  };
 
   // Neighbouring threads take what lies side by side in memory.
   const auto y_pixel = [&](int item) { return p.dy.in_rows ? item % kStage : item / kOutChunks; };
@@ -134,10 +145,10 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   const bool reads_y = y_item < kStage * kOutChunks;
   const auto read_y = [&](int stage) {
     const int pixel = stage * kStage + y_pixel(y_item);
-    read_elements<true>(y_read, p.dy, y_shifts, pixel < pixels, locate(pixel), out_first + y_field(y_item));
+    read_elements<true>(y_read, p.dy, y_shifts, pixel < pixels, locate(pixel), part.out_first + y_field(y_item));
   };
   const auto store_y = [&](int stage) {
-    transform<T, Group, Tile::kTf32>(y_read, p.relax_input ? nullptr : scale);
+    transform<T, Group, Tile::kTf32>(y_read, scale(false));
     T* const to = y_tiles + (stage % 2 * order * kStage + y_pixel(y_item)) * kOutPitch + y_field(y_item);
 #pragma unroll
     for (int g = 0; g < order; ++g) *reinterpret_cast<uint4*>(to + g * kStage * kOutPitch) = y_read[g];
@@ -145,15 +156,15 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   const auto read_x = [&](int step) {
 #pragma unroll
     for (int i = 0; i < kReads; ++i) {
-      const int item = lane + 32 * i, pixel = step * kStep + x_pixel(item);
-      read_elements<false>(x_read[i], p.x, x_shifts[warp], pixel < pixels, locate(pixel), in_first + x_field(item));
+      const int item = lane + 32 * i, pixel = step * kStep + x_pixel(item), field = part.in_first + x_field(item);
+      read_elements<false>(x_read[i], p.x, x_shifts[warp], pixel < pixels, locate(pixel), field);
     }
   };
   const auto store_x = [&] {
 #pragma unroll
     for (int i = 0; i < kReads; ++i) {
       const int item = lane + 32 * i;
-      transform<T, Group, Tile::kTf32>(x_read[i], p.relax_input ? scale : nullptr);
+      transform<T, Group, Tile::kTf32>(x_read[i], scale(true));
       T* const to = x_tile + x_pixel(item) * kInPitch + x_field(item);
 #pragma unroll
       for (int g = 0; g < order; ++g) *reinterpret_cast<uint4*>(to + g * kStep * kInPitch) = x_read[i][g];
@@ -196,7 +207,7 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   }
 
   if (!active) return;
-  const int tap = first_tap(p.matrices, order, p.size, p.lifting, orbit), taps = p.size * p.size;
+  const int tap = first_tap(p.matrices, order, p.size, p.lifting, part.orbit), taps = p.size * p.size;
   const int64_t pairs = int64_t{p.blocks} * p.dy.fields * p.x.fields;
   for_each_index<Tile::kIn * Tile::kOut / 32>([&](auto i) {
     accumulate_t<T> f[order];
@@ -205,15 +216,17 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
       f[plane] = sums[plane][i] * static_cast<accumulate_t<T>>(factor);
     });
     inverse_fourier<Group>(f);
-    const int in_field = in_first + Tile::in_field(i), out_field = out_first + Tile::out_field(i);
+    const int in_field = part.in_first + Tile::in_field(i), out_field = part.out_first + Tile::out_field(i);
     if (in_field >= p.x.fields || out_field >= p.dy.fields) return;
-    const int64_t pair = (int64_t{block} * p.dy.fields + out_field) * p.x.fields + in_field;
+    const int64_t pair = (int64_t{part.block} * p.dy.fields + out_field) * p.x.fields + in_field;
+    const int64_t slot = ((int64_t{part.share} * p.banks + part.bank) * p.orbits + part.orbit) * order;
+    const int64_t row = (part.bank * pairs + pair) * order;
 #pragma unroll
     for (int g = 0; g < order; ++g)
       if (p.shares)
-        p.shares[(((int64_t{share} * p.banks + bank) * p.orbits + orbit) * order + g) * pairs + pair] = f[g];
+        p.shares[(slot + g) * pairs + pair] = f[g];
       else
-        p.grad_weight[((bank * pairs + pair) * order + g) * taps + moved_tap(p.matrices[g], tap, p.size)] = narrow<T>(f[g]);
+        p.grad_weight[(row + g) * taps + moved_tap(p.matrices[g], tap, p.size)] = narrow<T>(f[g]);
   });
 }
 

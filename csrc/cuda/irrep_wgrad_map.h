@@ -18,7 +18,7 @@ struct Divisor {
     while (int64_t{1} << (shift - 31) < divisor) ++shift;
     factor = static_cast<uint32_t>(((uint64_t{1} << shift) + divisor - 1) / divisor);
   }
-  __device__ int quotient(int n) const { return static_cast<int>((uint64_t{factor} * static_cast<uint32_t>(n)) >> shift); }
+  __device__ int quotient(int n) const { return static_cast<int>(factor * static_cast<uint64_t>(n) >> shift); }
 
   int value, shift = 31;
   uint32_t factor;
@@ -135,8 +135,9 @@ __device__ __forceinline__ void read_elements(uint4 (&f)[Order], const Map<T>& m
     const Shift shift = shifts[g];
     const bool valid = inside && static_cast<unsigned>(first_row + shift.row) < static_cast<unsigned>(map.rows) &&
                        static_cast<unsigned>(first_column + shift.column) < static_cast<unsigned>(map.columns);
-    f[g] = valid ? map.read(map.data, origin + shift.offset, field) : uint4{};
-    if (Maskable && map.activated && valid) f[g] = masked<T>(f[g], map.read(map.activated, origin + shift.offset, field));
+    const int64_t offset = origin + shift.offset;
+    f[g] = valid ? map.read(map.data, offset, field) : uint4{};
+    if (Maskable && map.activated && valid) f[g] = masked<T>(f[g], map.read(map.activated, offset, field));
   }
 }
 

@@ -35,19 +35,16 @@ MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t h
   return {elements * height * width * pixel, 1, height * width * pixel, width * pixel, pixel};
 }
 
-// The largest |X̂_s ŷ| that one pixel can add, and with it the error of rounding, is counted here for numbers below 1.
-// A number of X̂ or ŷ is a sum of up to |P| numbers, formed by log2 |P| additions, each rounded to T; relaxed weights
-// round once more. ŷ and X̂ are then off by half_ulp<T> · (log2 |P| + 1) of their size each. The errors of different
-// pixels are independent of each other, so that their sum grows with the root of the number of pixels, as the result
-// itself does: relative to the largest result, not to each. Last, the sum is rounded to T. All of that may be twice as
-// large as typical.
+// Relative to the largest result. Rounding that to T costs half_ulp, of which twice is allowed. A number of X̂ and one
+// of ŷ are rounded once for each of the log2 |P| additions that form them, and for the relaxed weight or to tf32: each
+// operand of a product is off by at most that many half_ulps of its size. The signs of products and of their errors
+// vary from pixel to pixel, so that both sums grow alike and the ratio stays. Sums in float32 are within 1e-5.
 template <typename T>
 double tolerance(int order, bool tf32) {
   if (std::is_same_v<T, double>) return 1e-13;
-  const double sums = 1e-5;
-  if (std::is_same_v<T, float> && !tf32) return sums;
-  const double ulp = tf32 ? 0x1p-11 : half_ulp<T>();
-  return 2 * ulp * (1 + std::log2(order) + 1) + sums;
+  const double sums = 1e-5, rounding = half_ulp<T>(), operand = (std::log2(order) + 1) * rounding;
+  if (tf32) return 2 * 0x1p-11 + sums;  // the transforms are float32's
+  return std::is_same_v<T, float> ? sums : 2 * rounding + 2 * operand + sums;
 }
 
 template <typename T>
@@ -103,8 +100,9 @@ void check(const char* group, const Case& c, ScalarType type, bool tf32 = false)
                   if (c.relax != Relax::None) scaled *= cpu::widen(w[l * order + (c.relax == Relax::Input ? v : u)]);
                   for (int64_t i = 0; i < c.in_fields; ++i) {
                     const int64_t field = o / c.out_fields * c.in_fields + i;
-                    const int64_t at = b * xs.batch + field * xs.field + v * xs.element + row * xs.row + column * xs.column;
-                    want[l * bank + ((o * c.in_fields + i) * elements + e) * taps + tap] += scaled * cpu::widen(x[at]);
+                    const int64_t pixel = b * xs.batch + v * xs.element + row * xs.row + column * xs.column;
+                    const int64_t to = l * bank + ((o * c.in_fields + i) * elements + e) * taps + tap;
+                    want[to] += scaled * cpu::widen(x[pixel + field * xs.field]);
                   }
                 }
               }
@@ -117,8 +115,8 @@ void check(const char* group, const Case& c, ScalarType type, bool tf32 = false)
   }
   if (error == cudaSuccess && worst <= tolerance<T>(order, tf32) * largest) return;
   if (++failures < 20)
-    std::printf("%s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d mask %d type %d tf32 %d: error %d, off "
-                "by %.2g of %.2g\n", group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields),
+    std::printf("%s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d mask %d type %d tf32 %d: "
+                "error %d, off by %.2g of %.2g\n", group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields),
                 int(c.out_fields), int(c.height), int(c.width), c.size, int(c.stride), int(c.padding), int(c.dilation),
                 int(c.format), int(c.relax), c.masked, int(type), tf32, int(error), worst, largest);
 }
