@@ -7,9 +7,9 @@
 namespace gconv::cuda {
 namespace {
 
-constexpr int64_t kWarps = 132 * 16;     // that a launch should have: 16 on each multiprocessor of an H200
-constexpr int64_t kLeastStages = 4;      // of a share: below it, adding the shares costs more than making them
-constexpr int64_t kMostPixels = 1 << 30;  // of a share or an image, so that positions fit into int
+constexpr int64_t kWarps = 132 * 16;      // that a launch should have: 16 on each multiprocessor of an H200
+constexpr int64_t kLeastStages = 4;       // of a share: below it, adding the shares costs more than making them
+constexpr int64_t kMostPixels = 1 << 30;  // of an image, and half of it of a share, so that positions fit into int
 constexpr int kNumbers = 32, kAdders = 8;  // of a block that adds shares
 
 int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -77,7 +77,7 @@ WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params) {
   const int64_t warps_of_share = int64_t{plan.job_blocks} * plan.warps * plan.out_tiles * shape.groups * params.banks;
   const int64_t wanted = std::min(divided(kWarps, warps_of_share), stages / kLeastStages);
   const int64_t stages_of_share =
-      std::min(divided(stages, std::max<int64_t>(1, wanted)), kMostPixels / stage);
+      std::min(divided(stages, std::max<int64_t>(1, wanted)), kMostPixels / 2 / stage);
   plan.shares = stages ? divided(stages, stages_of_share) : 1;
   plan.share_pixels = stages_of_share * stage;
   plan.written_directly = plan.shares == 1 && !shape.lifting;
