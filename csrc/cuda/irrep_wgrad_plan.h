@@ -1,0 +1,38 @@
+// How irrep_wgrad cuts its work, of the shape and the type alone, so that every sum has an order of its own.
+#pragma once
+
+#include "irrep.h"
+
+namespace gconv::cuda {
+
+// What a warp sums of one orbit, in all planes, and how many warps a block may have.
+struct WgradTile {
+  int in_fields, out_fields, warps;
+};
+
+// Within 128 registers of sums a thread. Up to 8 warps may have 255 registers, 9 (all orbits of 3 × 3 taps) only 168.
+constexpr WgradTile mma_wgrad_tile(int order, bool wide) {
+  return wide ? WgradTile{order == 8 ? 16 : 32, 32, 8} : WgradTile{16, 16, 9};
+}
+constexpr WgradTile simt_wgrad_tile(int bytes) { return {16, bytes == 8 ? 8 : 16, 8}; }
+
+// Pixels of one step of a warp, whose tile of X̂ is 32 bytes × fields, and of one stage of a block.
+constexpr int wgrad_step_pixels(int bytes) { return 32 / bytes; }
+constexpr int kStepsPerStage = 2;
+
+// So that each thread transforms one chunk of ŷ in a stage, or none.
+constexpr int least_warps(const WgradTile& tile) { return kStepsPerStage * tile.out_fields / 16; }
+
+// A warp's job is one orbit of taps × one tile of in fields. The jobs of a block share ŷ: one tile of out fields of one
+// block of fields and one bank, over one share of the pixels.
+struct WgradPlan {
+  bool mma = false, wide = false;
+  int warps = 1;
+  int orbits = 0, jobs = 0, job_blocks = 0, out_tiles = 0;
+  int64_t pixels = 0, shares = 1, share_pixels = 0;
+  bool written_directly = false;  // without shares in the workspace
+};
+
+WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params);
+
+}  // namespace gconv::cuda

@@ -1,0 +1,161 @@
+// The gradient of the weights by CUDA, run on the CPU, against the sum written out from conv_shape.h's equation.
+#include "cuda/irrep.h"
+
+#include <cmath>
+#include <cstdio>
+
+#include "csrc/testing.h"
+
+using namespace gconv;
+using namespace testing;
+
+namespace {
+
+enum class Format { Rows, ElementsLast, FieldsLast };
+enum class Relax { None, Input, Output };
+
+struct Case {
+  int64_t batch, groups, in_fields, out_fields, height, width;
+  int size = 3;
+  int64_t stride = 1, padding = 1, dilation = 1;
+  Format format = Format::FieldsLast;
+  bool lifting = false;
+  Relax relax = Relax::None;
+  bool masked = false;
+  int64_t gap = 0;  // numbers between pixels or rows that belong to nothing
+};
+
+MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
+  if (c.format == Format::Rows) {
+    const int64_t row = width + c.gap;
+    return {fields * elements * height * row, elements * height * row, height * row, row, 1};
+  }
+  const int64_t pixel = (c.format == Format::ElementsLast ? fields * elements : fields) + c.gap;
+  if (c.format == Format::ElementsLast) return {height * width * pixel, elements, 1, width * pixel, pixel};
+  return {elements * height * width * pixel, 1, height * width * pixel, width * pixel, pixel};
+}
+
+// Relative to the largest result. Rounding that to T costs half_ulp, of which twice is allowed. A number of X̂ and one
+// of ŷ are rounded once for each of the log2 |P| additions that form them, and for the relaxed weight or to tf32: each
+// operand of a product is off by at most that many half_ulps of its size. The signs of products and of their errors
+// vary from pixel to pixel, so that both sums grow alike and the ratio stays. Sums in float32 are within 1e-5.
+template <typename T>
+double tolerance(int order, bool tf32) {
+  if (std::is_same_v<T, double>) return 1e-13;
+  const double sums = 1e-5, rounding = half_ulp<T>(), operand = (std::log2(order) + 1) * rounding;
+  if (tf32) return 2 * 0x1p-11 + sums;  // the transforms are float32's
+  return std::is_same_v<T, float> ? sums : 2 * rounding + 2 * operand + sums;
+}
+
+template <typename T>
+void check(const char* group, const Case& c, ScalarType type, bool tf32 = false) {
+  uint64_t state = c.size + c.in_fields + 1;
+  cuda::IrrepWgradParams params;
+  ConvShape& s = params.shape;
+  s.group = find_group(group);
+  s.lifting = c.lifting;
+  s.batch = c.batch, s.groups = c.groups, s.in_fields = c.in_fields, s.out_fields = c.out_fields, s.size = c.size;
+  for (auto [axis, in] : {std::pair{&s.rows, c.height}, std::pair{&s.columns, c.width}}) {
+    *axis = {in, 0, c.stride, c.padding, c.dilation};
+    axis->out = (in + 2 * c.padding - c.dilation * (c.size - 1) - 1) / c.stride + 1;
+  }
+  const int64_t order = s.order(), elements = s.in_elements(), taps = s.taps();
+  const int64_t in_planes = c.groups * c.in_fields, out_planes = c.groups * c.out_fields;
+  const MapStrides xs = strides_of(c, in_planes, elements, c.height, c.width);
+  const MapStrides ys = strides_of(c, out_planes, order, s.rows.out, s.columns.out);
+  const auto x = random_numbers<T>(c.batch * xs.batch, state), dy = random_numbers<T>(c.batch * ys.batch, state);
+  auto activated = random_numbers<T>(dy.size(), state);
+  if (!activated.empty()) activated[0] = cpu::narrow<T>(NAN);
+  const int64_t banks = c.relax == Relax::None ? 1 : 2, bank = out_planes * c.in_fields * elements * taps;
+  const auto w = random_numbers<T>(banks * order, state);
+  std::vector<T> got(banks * bank, cpu::narrow<T>(NAN));
+
+  params.type = type, params.tf32 = tf32, params.banks = banks, params.relax_input = c.relax == Relax::Input;
+  params.x = x.data(), params.x_strides = xs, params.dy = dy.data(), params.dy_strides = ys;
+  params.dy_activated = c.masked ? activated.data() : nullptr;
+  params.relaxed_weight = c.relax == Relax::None ? nullptr : w.data();
+  params.grad_weight = got.data();
+  std::vector<double> workspace((cuda::irrep_wgrad_workspace(params) + 7) / 8, NAN);
+  params.workspace = workspace.data();
+  const cudaError_t error = cuda::irrep_wgrad(params, nullptr);
+
+  std::vector<double> want(banks * bank);
+  for (int64_t b = 0; b < c.batch; ++b)
+    for (int64_t o = 0; o < out_planes; ++o)
+      for (int u = 0; u < order; ++u)
+        for (int64_t p = 0; p < s.rows.out; ++p)
+          for (int64_t q = 0; q < s.columns.out; ++q) {
+            const int64_t from = b * ys.batch + o * ys.field + u * ys.element + p * ys.row + q * ys.column;
+            if (c.masked && cpu::widen(activated[from]) <= 0) continue;
+            const double gradient = cpu::widen(dy[from]);
+            for (int e = 0; e < elements; ++e)
+              for (int tap = 0; tap < taps; ++tap) {
+                const int v = c.lifting ? 0 : s.group->product[u][e];
+                const int moved = moved_tap(s.group->matrices[u], tap, c.size);
+                const int64_t row = p * c.stride + moved / c.size * c.dilation - c.padding;
+                const int64_t column = q * c.stride + moved % c.size * c.dilation - c.padding;
+                if (row < 0 || column < 0 || row >= c.height || column >= c.width) continue;
+                for (int64_t l = 0; l < banks; ++l) {
+                  double scaled = gradient;
+                  if (c.relax != Relax::None) scaled *= cpu::widen(w[l * order + (c.relax == Relax::Input ? v : u)]);
+                  for (int64_t i = 0; i < c.in_fields; ++i) {
+                    const int64_t field = o / c.out_fields * c.in_fields + i;
+                    const int64_t pixel = b * xs.batch + v * xs.element + row * xs.row + column * xs.column;
+                    const int64_t to = l * bank + ((o * c.in_fields + i) * elements + e) * taps + tap;
+                    want[to] += scaled * cpu::widen(x[pixel + field * xs.field]);
+                  }
+                }
+              }
+          }
+  double largest = 0, worst = 0;
+  for (double number : want) largest = std::max(largest, std::abs(number));
+  for (size_t i = 0; i < want.size(); ++i) {
+    const double difference = std::abs(cpu::widen(got[i]) - want[i]);
+    if (!(difference <= worst)) worst = difference;  // NaN stays
+  }
+  if (error == cudaSuccess && worst <= tolerance<T>(order, tf32) * largest) return;
+  if (++failures < 20)
+    std::printf("%s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d mask %d type %d tf32 %d: "
+                "error %d, off by %.2g of %.2g\n", group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields),
+                int(c.out_fields), int(c.height), int(c.width), c.size, int(c.stride), int(c.padding), int(c.dilation),
+                int(c.format), int(c.relax), c.masked, int(type), tf32, int(error), worst, largest);
+}
+
+void check_types(const char* group, const Case& c) {
+  check<double>(group, c, ScalarType::Float64);
+  check<float>(group, c, ScalarType::Float32);
+  check<float>(group, c, ScalarType::Float32, true);
+  check<cpu::BFloat16>(group, c, ScalarType::BFloat16);
+  check<cpu::Float16>(group, c, ScalarType::Float16);
+}
+
+}  // namespace
+
+int main() {
+  const Format Rows = Format::Rows, ElementsLast = Format::ElementsLast, FieldsLast = Format::FieldsLast;
+  const Case cases[] = {
+      {2, 1, 5, 17, 7, 6, 3, 1, 1, 1, Rows},                                      // several shares
+      {1, 1, 17, 33, 5, 4, 3, 2, 1, 1, FieldsLast, false, Relax::Output},         // wide
+      {1, 2, 8, 16, 5, 6, 2, 1, 1, 1, FieldsLast, false, Relax::Input, true},     // loads of 16 bytes
+      {1, 1, 2, 10, 6, 7, 3, 3, 2, 2, ElementsLast, false, Relax::None, true, 2},
+      {3, 2, 3, 6, 8, 7, 3, 1, 1, 1, Rows, true, Relax::Output, true},
+      {1, 1, 1, 2, 6, 8, 4, 2, 1, 1, FieldsLast, true},
+  };
+  for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
+    for (const Case& c : cases) check_types(group, c);
+  const Case once[] = {
+      {0, 1, 2, 3, 4, 4},                                                    // nothing to sum
+      {0, 1, 2, 3, 4, 4, 3, 1, 1, 1, FieldsLast, true},
+      {1, 1, 1, 1, 1, 1, 1, 1, 0, 1, Rows, false, Relax::None, true},        // the mask's only number is a NaN
+      {1, 3, 1, 1, 3, 9, 5, 1, 2, 1, Rows},                                  // more orbits than warps
+      {1, 1, 48, 40, 3, 3, 1, 1, 0, 1, FieldsLast, false, Relax::None, false, 8},
+      {1, 1, 10, 34, 4, 5, 3, 1, 0, 1, FieldsLast, false, Relax::None, true, 6},  // loads of 4 bytes in 16-bit types
+  };
+  for (const char* group : {"C4", "D4"})
+    for (const Case& c : once) check_types(group, c);
+  // Many shares, each of whole images and parts of images.
+  check<cpu::BFloat16>("C4", {9, 1, 3, 4, 9, 11}, ScalarType::BFloat16);
+  check<float>("D4", {9, 1, 3, 4, 9, 11, 1, 1, 0}, ScalarType::Float32);
+  std::printf("%d failures\n", failures);
+  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
