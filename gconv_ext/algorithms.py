@@ -108,6 +108,8 @@ def _expansion(weight: Tensor) -> Support:
 def _support_irrep(weight: Tensor) -> Support:
     if weight.device.type == "cpu":
         return Support("irrep", ops.missing_reason(), _wrong_dtype(weight, _DTYPES))
+    if ops.is_compiled("irrep_fprop", weight.device):
+        return Support("irrep", unsupported=_wrong_dtype(weight, _DTYPES))
     return _triton(weight, "triton_irrep")
 
 
