@@ -129,7 +129,7 @@ def test_repr_says_what_the_layer_is():
         (lambda: nn.GroupConv2d(1, 1, 3, padding="same"), TypeError, "padding must be an int or a pair of ints, got 'same'"),
         (lambda: nn.GroupConv2d(1, 1, 3, group="C3"), ValueError, "unknown group 'C3'"),
         (lambda: nn.GroupConv2d(1, 1, 3, padding_mode="mirror"), ValueError, "padding_mode must be one of"),
-        (lambda: nn.GroupConv2d(1, 1, 3, algorithm="fast"), ValueError, "algorithm must be one of 'auto', 'reference', 'dense', 'irrep', got 'fast'"),
+        (lambda: nn.GroupConv2d(1, 1, 3, algorithm="fast"), ValueError, "algorithm must be one of 'auto', 'reference', 'dense', 'fused', 'irrep', 'triton_fused', 'triton_irrep', got 'fast'"),
         (lambda: nn.GroupConv2d(1, 1, 3, activation="tanh"), ValueError, "activation must be None or 'relu', got 'tanh'"),
         (lambda: nn.RelaxedGroupConv2d(1, 1, 3, relax_on="both"), ValueError, "relax_on must be 'input' or 'output'"),
         (lambda: nn.RelaxedLiftingConv2d(1, 1, 3, relax_on="input"), ValueError, "relax_on='input' needs a group axis"),
