@@ -7,9 +7,8 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "fourier.h"
 #include "irrep_fprop_mma.h"
-#include "irrep_groups.h"
+#include "irrep_fprop_steps.h"
 #include "mma_operand.h"
 
 namespace gconv::cuda {
@@ -20,128 +19,6 @@ namespace {
 enum class Form { Plain, Any, RelaxedOutput };
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kStages = 4;
-constexpr int kNowhere = -(1 << 30);  // a pixel left of every map
-
-// Axis for the device.
-struct Line {
-  explicit Line(const Axis& axis)
-      : in(static_cast<int>(axis.in)), out(static_cast<int>(axis.out)), stride(static_cast<int>(axis.stride)),
-        padding(static_cast<int>(axis.padding)), dilation(static_cast<int>(axis.dilation)),
-        spread(static_cast<int>(axis.spread)), phases(static_cast<int>(std::min(axis.spread, axis.out))) {}
-  int in, out, stride, padding, dilation, spread, phases;
-
-  __device__ int pixels(int phase) const { return (out - phase - 1) / spread + 1; }
-  // The pixel of x that the first output pixel of the phase reads at that tap.
-  __device__ int first_read(int phase, int tap) const {
-    const int at = phase - padding + dilation * tap;
-    if (spread == 1) return at;
-    return at % spread ? kNowhere : at / spread;
-  }
-};
-
-template <typename T>
-struct Problem {
-  Problem(const ConvShape& shape) : rows(shape.rows), columns(shape.columns) {}
-  Line rows, columns;
-  MapStrides x_strides, y_strides;
-  int64_t batch;
-  int groups, banks, in_fields, out_fields, size, orbits;
-  bool lifting, relax_input, relu;
-  int x_width, filter_width, y_width;  // numbers that are read, copied and written at once
-  unsigned column_tiles;
-  const T *x, *x_activated, *transformed, *relaxed_weight, *bias;
-  T* y;
-};
-
-struct Pixel {
-  int64_t image;
-  int row, column;
-};
-
-// Which pixels and fields a block of threads makes. Pixels are numbered through the images, as those of one phase.
-struct Place {
-  int block, row_phase, column_phase, rows, columns, first_out;
-  int64_t first_image, images;
-  int first_pixel;  // in that image
-
-  __device__ Pixel pixel(int index) const {
-    const int at = first_pixel + index, row = at / columns, image = row / rows;
-    return {first_image + image, row - image * rows, at - row * columns};
-  }
-};
-
-// first_read in both directions for the tap and its images under the group: (row, column) of the moved tap is one of
-// these rows and one of these columns.
-struct Reads {
-  int rows[4], columns[4];
-
-  template <typename T>
-  __device__ Reads(const Problem<T>& p, const Place& place, int tap) {
-    const int row = tap / p.size, column = tap % p.size, last = p.size - 1;
-    const int moved[4] = {row, last - row, column, last - column};
-    for_each_index<4>([&](auto i) {
-      rows[i] = p.rows.first_read(place.row_phase, moved[i]);
-      columns[i] = p.columns.first_read(place.column_phase, moved[i]);
-    });
-  }
-  template <typename Group, int G>
-  __device__ int row() const {
-    constexpr Matrix g = Group::group.matrices[G];
-    return rows[g.rr ? g.rr < 0 : 2 + (g.rc < 0)];
-  }
-  template <typename Group, int G>
-  __device__ int column() const {
-    constexpr Matrix g = Group::group.matrices[G];
-    return columns[g.cr ? g.cr < 0 : 2 + (g.cc < 0)];
-  }
-};
-
-// Goes through the steps of the inner dimension: bank, orbit, block of input fields.
-template <typename T, typename Group>
-struct Steps {
-  const Problem<T>& p;
-  const Place& place;
-  int bank = 0, tap = 0, orbit = 0, field = 0;
-
-  __device__ Steps(const Problem<T>& p, const Place& place) : p(p), place(place) {
-    skip();
-    if (tap == p.size * p.size) bank = p.banks;
-  }
-  __device__ bool more() const { return bank < p.banks; }
-  __device__ void advance() {
-    field += Operand<T>::kFields;
-    if (field < p.in_fields) return;
-    field = 0, ++tap, ++orbit;
-    skip();
-    if (tap < p.size * p.size) return;
-    ++bank, tap = orbit = 0;
-    skip();
-  }
-
- private:
-  // To the next tap that starts an orbit and reads more than zeros.
-  __device__ void skip() {
-    while (tap < p.size * p.size && !counts()) ++tap;
-    if (!p.lifting) orbit = tap;
-  }
-  __device__ bool counts() const {
-    if (p.lifting) {
-      bool first = true;
-      for_each_index<Group::table.order>([&](auto g) {
-        constexpr Matrix matrix = Group::group.matrices[g];
-        first &= moved_tap(matrix, tap, p.size) >= tap;
-      });
-      return first;
-    }
-    if (p.rows.spread == 1 && p.columns.spread == 1) return true;
-    const Reads reads(p, place, tap);
-    bool any = false;
-    for_each_index<Group::table.order>([&](auto g) {
-      any |= reads.template row<Group, g>() != kNowhere && reads.template column<Group, g>() != kNowhere;
-    });
-    return any;
-  }
-};
 
 template <int Width, typename Problem, typename T>
 __device__ __forceinline__ void copy_filter(const Problem& p, const T* from, int fields, int columns, T* to, int planes,
@@ -169,10 +46,13 @@ struct Tile {
   using Filter = T[order][kFields][kPitch];
   using X = uint32_t[order][MT][4];
   using Sums = float[order][MT][NT][4];
+  using Walk = Steps<T, Group, kFields>;
+
+  static constexpr int kPixels = kWarps * MT * 16;
 
   const Problem<T>& p;
   const Place& place;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
   int64_t x_at[MT][2];  // of the pixels whose rows of A this thread reads
   int row_at[MT][2], column_at[MT][2];
 
@@ -180,7 +60,7 @@ struct Tile {
     for_each_index<2 * MT>([&](auto i) {
       constexpr int m = i / 2, half = i % 2;
       const Pixel pixel = place.pixel(pixel_index(m, half));
-      row_at[m][half] = pixel.image < place.images ? pixel.row * p.rows.stride : kNowhere;
+      row_at[m][half] = pixel.image < p.batch ? pixel.row * p.rows.stride : kNowhere;
       column_at[m][half] = pixel.column * p.columns.stride;
       x_at[m][half] = pixel.image * p.x_strides.batch + row_at[m][half] * p.x_strides.row +
                       column_at[m][half] * p.x_strides.column +
@@ -188,9 +68,11 @@ struct Tile {
     });
   }
 
-  __device__ int pixel_index(int m, int half) const { return (warp * MT + m) * 16 + half * 8 + lane / 4; }
+  __device__ static int pixel_index(int m, int half) {
+    return (threadIdx.x / 32 * MT + m) * 16 + half * 8 + threadIdx.x % 32 / 4;
+  }
 
-  __device__ void copy(const Steps<T, Group>& step, Filter& to) const {
+  __device__ void copy(const Walk& step, Filter& to) const {
     const int64_t planes = ((int64_t{step.bank} * p.groups + place.block) * p.orbits + step.orbit) * order;
     const T* from = p.transformed + (planes * p.in_fields + step.field) * p.out_fields + place.first_out;
     const int fields = p.in_fields - step.field, columns = p.out_fields - place.first_out;
@@ -203,7 +85,7 @@ struct Tile {
       copy_filter<1>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
   }
 
-  __device__ void load(const Steps<T, Group>& step, X& x) const {
+  __device__ void load(const Walk& step, X& x) const {
     const Reads reads(p, place, step.tap);
     for_each_index<order>([&](auto g) {
       if constexpr (kForm == Form::Plain) {
@@ -255,11 +137,12 @@ struct Tile {
     });
   }
 
-  __device__ void store(const Sums& y) const {
+  __device__ static void store(const Problem<T>& p, const Place& place, const Sums& y) {
+    const int lane = threadIdx.x % 32;
     for_each_index<2 * MT>([&](auto i) {
       constexpr int m = i / 2, half = i % 2;
       const Pixel pixel = place.pixel(pixel_index(m, half));
-      if (pixel.image >= place.images) return;
+      if (pixel.image >= p.batch) return;
       const int64_t row = int64_t{pixel.row} * p.rows.spread + place.row_phase;
       const int64_t column = int64_t{pixel.column} * p.columns.spread + place.column_phase;
       const int64_t to = pixel.image * p.y_strides.batch + row * p.y_strides.row + column * p.y_strides.column;
@@ -357,35 +240,30 @@ struct Tile {
   }
 };
 
+// blockIdx.x, which the compiler takes for a number that it has not met before.
+__device__ __forceinline__ unsigned block_index() {
+#ifdef __CUDACC__
+  unsigned index;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+  return index;
+#else
+  return blockIdx.x;
+#endif
+}
+
 template <typename T, typename Group, int MT, int NT, Form kForm>
-__global__ void __launch_bounds__(kThreads) irrep_fprop_mma_kernel(const __grid_constant__ Problem<T> p) {
+__global__ void __launch_bounds__(kThreads, 2) irrep_fprop_mma_kernel(const __grid_constant__ Problem<T> p) {
   using Tile = Tile<T, Group, MT, NT, kForm>;
   DYN_SHARED(shared);
   auto* filter = reinterpret_cast<typename Tile::Filter*>(shared);  // of each stage
 
-  Place place;
-  unsigned index = blockIdx.x;
-  const auto next_digit = [&](unsigned base) {
-    const unsigned digit = index % base;
-    index /= base;
-    return static_cast<int>(digit);
-  };
-  place.first_out = next_digit(p.column_tiles) * Tile::kColumns;
-  place.column_phase = next_digit(p.columns.phases);
-  place.row_phase = next_digit(p.rows.phases);
-  place.block = next_digit(p.groups);
-  place.rows = p.rows.pixels(place.row_phase);
-  place.columns = p.columns.pixels(place.column_phase);
-  const int64_t first = int64_t{index} * (kWarps * MT * 16), image = int64_t{place.rows} * place.columns;
-  place.images = p.batch;
-  place.first_image = first / image;
-  place.first_pixel = static_cast<int>(first % image);
-  if (place.first_image >= place.images) return;
+  const Place place(p, blockIdx.x, Tile::kPixels, Tile::kColumns);
+  if (place.first_image >= p.batch) return;
 
   const Tile tile(p, place);
   typename Tile::Sums sums = {}, total = {};
   typename Tile::X x = {};
-  Steps<T, Group> copied(p, place), read(p, place);
+  typename Tile::Walk copied(p, place), read(p, place);
   for (int step = 1 - kStages; read.more(); ++step) {
     if (step >= 0) {
       tile.load(read, x);
@@ -414,11 +292,13 @@ __global__ void __launch_bounds__(kThreads) irrep_fprop_mma_kernel(const __grid_
       });
     }
   }
+  // Found again, so that no registers hold it through the loop.
+  const Place end(p, block_index(), Tile::kPixels, Tile::kColumns);
   if constexpr (kForm == Form::RelaxedOutput) {
-    tile.store(total);
+    Tile::store(p, end, total);
   } else {
     Tile::transform_back(sums);
-    tile.store(sums);
+    Tile::store(p, end, sums);
   }
 }
 
@@ -438,12 +318,13 @@ int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_
 
 template <typename T, typename Group, int MT, int NT, Form kForm>
 cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
-  p.column_tiles = (p.out_fields + 8 * NT - 1) / (8 * NT);
+  using Tile = Tile<T, Group, MT, NT, kForm>;
+  p.column_tiles = (p.out_fields - 1) / Tile::kColumns + 1;
   const int64_t rows = (p.rows.out - 1) / p.rows.spread + 1, columns = (p.columns.out - 1) / p.columns.spread + 1;
-  const int64_t pixel_tiles = (p.batch * rows * columns - 1) / (kWarps * MT * 16) + 1;
+  const int64_t pixel_tiles = (p.batch * rows * columns - 1) / Tile::kPixels + 1;
   const double blocks = 1. * p.column_tiles * p.rows.phases * p.columns.phases * p.groups * pixel_tiles;
   if (blocks > INT32_MAX || rows * columns > INT32_MAX / 2) return cudaErrorNotSupported;
-  constexpr size_t shared_bytes = kStages * sizeof(typename Tile<T, Group, MT, NT, kForm>::Filter);
+  constexpr size_t shared_bytes = kStages * sizeof(typename Tile::Filter);
   LAUNCH((irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>), static_cast<unsigned>(blocks), kThreads, shared_bytes, stream,
          p);
   return cudaGetLastError();
@@ -452,14 +333,16 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
 // Tiles as large as the registers hold, and no larger than the layer.
 template <typename T, typename Group>
 cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
-  constexpr int kRows = Group::table.order == 8 ? 1 : 2;
+  constexpr int order = Group::table.order, kRows = order == 8 ? 1 : 2, kMost = std::is_same_v<Group, GroupD2> ? 2 : 4;
   if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);
   const bool plain = p.x_width == Operand<T>::kNeighbours && p.y_width == 2 && !p.x_activated && !p.relax_input;
-  if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
+  if constexpr (order >= 4) {
+    if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
+    if (plain && 8 < p.out_fields && p.out_fields <= 16) return launch_tiles<T, Group, kRows, 2, Form::Plain>(p, stream);
+  }
   if (!plain) return launch_tiles<T, Group, kRows, 2, Form::Any>(p, stream);
   if (p.out_fields <= 8) return launch_tiles<T, Group, 2, 1, Form::Plain>(p, stream);
-  if (p.out_fields <= 16) return launch_tiles<T, Group, kRows, 2, Form::Plain>(p, stream);
-  return launch_tiles<T, Group, kRows, 4, Form::Plain>(p, stream);
+  return launch_tiles<T, Group, kRows, kMost, Form::Plain>(p, stream);
 }
 
 }  // namespace
