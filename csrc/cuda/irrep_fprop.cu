@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <vector>
-
 #include "fourier.h"
 #include "irrep.h"
 #include "irrep_fprop_mma.h"
@@ -11,7 +8,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Of ψ, seen as an fprop: in_fields and out_fields are those of the result's layout even where ψ is read as its adjoint.
+// Of ψ, seen as an fprop: in_fields and out_fields are those of the result's layout even where ψ is read as its
+// adjoint.
 struct Bank {
   PointGroup group;
   int64_t in_fields, out_fields, orbits;
@@ -63,9 +61,7 @@ int64_t orbit_count(const ConvShape& shape) {
   return static_cast<int64_t>(orbits(shape).size());
 }
 
-int64_t number_bytes(ScalarType type) {
-  return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2;
-}
+int64_t number_bytes(ScalarType type) { return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2; }
 
 }  // namespace
 

@@ -1,7 +1,7 @@
-// A warp makes MT · 16 pixels × NT · 8 output fields of all |P| elements. It reads the |P| shifted tiles of x straight into
-// the registers of mma's A operand, goes through the butterflies there, and multiplies each plane by its plane of Ψ̂, which
-// the warps of a block share through shared memory. The sums of every plane stay in registers, are transformed back there
-// and written. Included by one file for each type, to be compiled at the same time.
+// A warp makes MT · 16 pixels × NT · 8 output fields of all |P| elements. It reads the |P| shifted tiles of x straight
+// into the registers of mma's A operand, goes through the butterflies there, and multiplies each plane by its plane of Ψ̂,
+// which the warps of a block share through shared memory. The sums of every plane stay in registers, are transformed back
+// there and written. Included by one file for each type, to be compiled at the same time.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +14,8 @@
 namespace gconv::cuda {
 namespace {
 
-// Plain: x and y lie so that a thread's neighbours are one vector, and x counts as it is. Any: whatever else there is, but
-// for relaxed weights on the output, for which the sums are kept twice.
+// Plain: x and y lie so that a thread's neighbours are one vector, and x counts as it is. Any: whatever else there is,
+// but for relaxed weights on the output, for which the sums are kept twice.
 enum class Form { Plain, Any, RelaxedOutput };
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kStages = 4;
@@ -182,9 +182,8 @@ struct Tile {
 
   __device__ void load_filter(const T (&plane)[kFields][kPitch], uint32_t (&b)[NT][2]) const {
     if constexpr (sizeof(T) == 4) {
-      for_each_index<2 * NT>([&](auto i) {
-        b[i / 2][i % 2] = tf32(plane[i % 2 * 4 + lane % 4][i / 2 * 8 + lane / 4]);
-      });
+      for_each_index<2 * NT>(
+          [&](auto i) { b[i / 2][i % 2] = tf32(plane[i % 2 * 4 + lane % 4][i / 2 * 8 + lane / 4]); });
     } else if constexpr (NT == 1) {
       ldmatrix_x2_trans(b[0], plane[lane % 16]);
     } else {
@@ -213,7 +212,8 @@ struct Tile {
     for_each_index<4 * MT>([&](auto i) {
       uint32_t& word = x[i / 4][i % 4];
       // A NaN lets the gradient through, as in PyTorch.
-      word = for_each_number<T>([](float value, float by) { return by <= 0 ? 0.f : value; }, word, activated[i / 4][i % 4]);
+      word = for_each_number<T>([](float value, float by) { return by <= 0 ? 0.f : value; }, word,
+                                activated[i / 4][i % 4]);
     });
   }
 
@@ -227,8 +227,8 @@ struct Tile {
   template <int Width, int G>
   __device__ void load_plane(const T* map, const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
     const int row = reads.row<Group, G>(), column = reads.column<Group, G>();
-    const int64_t shift = G * p.x_strides.element + row * p.x_strides.row + column * p.x_strides.column +
-                          field * p.x_strides.field;
+    const int64_t shift =
+        G * p.x_strides.element + row * p.x_strides.row + column * p.x_strides.column + field * p.x_strides.field;
     const int fields = p.in_fields - field - lane % 4 * kNeighbours;
     for_each_index<2 * MT>([&](auto i) {
       constexpr int m = i / 2, half = i % 2;
@@ -313,7 +313,8 @@ template <typename T>
 int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_t most) {
   if (strides.field != 1) return 1;
   const int64_t address = reinterpret_cast<uintptr_t>(map) / sizeof(T);
-  return static_cast<int>(widest<T>(address | fields | strides.batch | strides.element | strides.row | strides.column, most));
+  return static_cast<int>(
+      widest<T>(address | fields | strides.batch | strides.element | strides.row | strides.column, most));
 }
 
 template <typename T, typename Group, int MT, int NT, Form kForm>
@@ -325,20 +326,23 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
   const double blocks = 1. * p.column_tiles * p.rows.phases * p.columns.phases * p.groups * pixel_tiles;
   if (blocks > INT32_MAX || rows * columns > INT32_MAX / 2) return cudaErrorNotSupported;
   constexpr size_t shared_bytes = kStages * sizeof(typename Tile::Filter);
-  LAUNCH((irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>), static_cast<unsigned>(blocks), kThreads, shared_bytes, stream,
-         p);
+  LAUNCH((irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>), static_cast<unsigned>(blocks), kThreads, shared_bytes,
+         stream, p);
   return cudaGetLastError();
 }
 
 // Tiles as large as the registers hold, and no larger than the layer.
 template <typename T, typename Group>
 cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
-  constexpr int order = Group::table.order, kRows = order == 8 ? 1 : 2, kMost = std::is_same_v<Group, GroupD2> ? 2 : 4;
+  constexpr int order = Group::table.order, kRows = order == 8 ? 1 : 2;
+  // Of four, these would spill registers.
+  constexpr int kMost = std::is_same_v<Group, GroupD2> || (order >= 4 && sizeof(T) == 4) ? 2 : 4;
   if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);
   const bool plain = p.x_width == Operand<T>::kNeighbours && p.y_width == 2 && !p.x_activated && !p.relax_input;
   if constexpr (order >= 4) {
     if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
-    if (plain && 8 < p.out_fields && p.out_fields <= 16) return launch_tiles<T, Group, kRows, 2, Form::Plain>(p, stream);
+    if (plain && 8 < p.out_fields && p.out_fields <= 16)
+      return launch_tiles<T, Group, kRows, 2, Form::Plain>(p, stream);
   }
   if (!plain) return launch_tiles<T, Group, kRows, 2, Form::Any>(p, stream);
   if (p.out_fields <= 8) return launch_tiles<T, Group, 2, 1, Form::Plain>(p, stream);
@@ -351,7 +355,8 @@ template <typename T>
 cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream) {
   const ConvShape& s = params.shape;
   for (const Axis& axis : {s.rows, s.columns})  // coordinates are 32-bit numbers
-    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size, axis.spread}) > -kNowhere / 2)
+    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
+                  axis.spread}) > -kNowhere / 2)
       return cudaErrorNotSupported;
   Problem<T> p(s);
   p.x_strides = params.x_strides, p.y_strides = params.y_strides;
@@ -366,9 +371,11 @@ cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transfor
   p.y = static_cast<T*>(params.y);
   p.x_width = map_width<T>(params.x, params.x_strides, s.in_fields, Operand<T>::kNeighbours);
   if (params.x_activated)
-    p.x_width = std::min(p.x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
+    p.x_width =
+        std::min(p.x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
   p.y_width = map_width<T>(params.y, params.y_strides, s.out_fields, 2);
-  p.filter_width = static_cast<int>(widest<T>(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, 16 / sizeof(T)));
+  p.filter_width =
+      static_cast<int>(widest<T>(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, 16 / sizeof(T)));
   if (p.filter_width < static_cast<int>(16 / sizeof(T))) p.filter_width = std::min<int>(p.filter_width, 4 / sizeof(T));
   return with_group(s.group->name, [&](auto group) { return launch<T, decltype(group)>(p, stream); });
 }

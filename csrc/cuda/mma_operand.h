@@ -43,7 +43,7 @@ __device__ __forceinline__ Packed<__half> operator-(Packed<__half> a, Packed<__h
 
 template <typename T>
 struct Operand {
-  using Value = Packed<T>;  // a register of numbers as the butterflies take them
+  using Value = Packed<T>;                             // a register of numbers as the butterflies take them
   static constexpr int kFields = 16, kNeighbours = 4;  // of a step; of a thread in one row of A
   static constexpr uint32_t kSigns = 0x80008000u;
   // Where the step's inner dimension has a field: registers 0 and 2 (or 1 and 3) of A are a thread's four neighbours.
@@ -68,7 +68,8 @@ struct Operand<float> {  // in tf32, to which the sums of the butterflies are ro
   }
 };
 
-// A thread's neighbours of one row, as two registers: `fields` of them, zeros for the rest. They are read Width at once.
+// A thread's neighbours of one row, as two registers: `fields` of them, zeros for the rest. They are read Width at
+// once.
 template <int Width, typename T>
 __device__ __forceinline__ void load_neighbours(const T* map, int64_t offset, int64_t field_stride, int fields,
                                                 uint32_t& low, uint32_t& high) {

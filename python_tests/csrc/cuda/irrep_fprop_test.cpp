@@ -1,5 +1,5 @@
-// irrep fprop and its adjoint on the tensor cores, run on the CPU: against the sum written out from conv_shape.h's equation,
-// and bit-exact equivariance.
+// irrep fprop and its adjoint on the tensor cores, run on the CPU: against the sum written out from conv_shape.h's
+// equation, and bit-exact equivariance.
 #include "cuda/irrep.h"
 
 #include <algorithm>
@@ -39,7 +39,8 @@ ConvShape shape_of(const char* group, const Case& c) {
 MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
   const int64_t planes = fields * elements;
   if (c.format == Case::ElementsLast) return {height * width * planes, elements, 1, width * planes, planes};
-  if (c.format == Case::FieldsLast) return {height * width * planes, 1, height * width * fields, width * fields, fields};
+  if (c.format == Case::FieldsLast)
+    return {height * width * planes, 1, height * width * fields, width * fields, fields};
   return {planes * height * width, elements * height * width, height * width, width, 1};
 }
 
@@ -102,7 +103,8 @@ struct Layer {
                                           : (field * c.out_fields + o % c.out_fields) * block() + inverse * s.taps() +
                                                 s.taps() - 1 - moved_tap(s.group->matrices[inverse], tap, c.size);
           for (int l = 0; l < c.banks; ++l) {
-            const double w = c.banks > 1 ? double(cpu::widen(relaxed_weight[l * s.order() + (c.relax_input ? v : u)])) : 1;
+            const double w =
+                c.banks > 1 ? double(cpu::widen(relaxed_weight[l * s.order() + (c.relax_input ? v : u)])) : 1;
             sum += w * cpu::widen(x[at_x]) * cpu::widen(weight[l * bank() + from]);
           }
         }
@@ -139,10 +141,11 @@ void check(const char* group, const Case& c, ScalarType type) {
   // Rounding y takes one; the butterflies and the filter, each rounded, about as much as plain products of the type do.
   if (error <= 3 * rounding<T>(largest) + 1e-5 * largest) return;
   if (++failures < 20)
-    std::printf("%s %s%s %d->%d G=%d L=%d k=%d s=%d p=%d d=%d spread=%d format %d type %d: error %.3g, of rounding %.3g\n",
-                group, c.lifting ? "lifting" : "conv", c.adjoint ? " adjoint" : "", int(c.in_fields), int(c.out_fields),
-                int(c.groups), c.banks, c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.spread), c.format,
-                int(type), error, rounding<T>(largest));
+    std::printf(
+        "%s %s%s %d->%d G=%d L=%d k=%d s=%d p=%d d=%d spread=%d format %d type %d: error %.3g, of rounding %.3g\n",
+        group, c.lifting ? "lifting" : "conv", c.adjoint ? " adjoint" : "", int(c.in_fields), int(c.out_fields),
+        int(c.groups), c.banks, c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.spread), c.format,
+        int(type), error, rounding<T>(largest));
 }
 
 // y(g·x) and g·y(x) to the bit, where (g·x)[v, p] = x[g⁻¹v, g⁻¹p].
@@ -196,7 +199,9 @@ std::vector<Case> cases() {
   // The adjoint, with the spread of a stride 1, 2 and 3.
   add([](Case& c) { c.adjoint = true, c.in_fields = 8, c.out_fields = 4, c.activated = true; });
   add([](Case& c) { c.adjoint = true, c.in_fields = 4, c.out_fields = 12, c.spread = 2; });
-  add([](Case& c) { c.adjoint = true, c.in_fields = 5, c.spread = 3, c.groups = 2, c.padding = 0, c.format = Case::Rows; });
+  add([](Case& c) {
+    c.adjoint = true, c.in_fields = 5, c.spread = 3, c.groups = 2, c.padding = 0, c.format = Case::Rows;
+  });
   add([](Case& c) { c.adjoint = true, c.spread = 2, c.dilation = 2, c.padding = 3, c.height = 3, c.activated = true; });
   add([](Case& c) { c.adjoint = true, c.size = 1, c.spread = 2, c.padding = 0; });  // phases that read nothing
   add([](Case& c) { c.adjoint = true, c.spread = 1, c.padding = -1, c.size = 1, c.height = 6; });
