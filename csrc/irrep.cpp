@@ -35,7 +35,7 @@ at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const 
                            at::IntArrayRef dilation, int64_t groups, bool relu) {
   const IrrepLayer layer = fprop_layer(x, weight, relaxed_weight, bias, group, relax_on, {stride, padding, dilation}, groups);
   cpu::IrrepFpropParams params;
-  params.type = scalar_type(x, "x");
+  params.type = layer.type;
   params.shape = layer.shape;
   params.relax_input = layer.relax_input;
   params.banks = layer.banks();
@@ -65,7 +65,7 @@ at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optio
                                       std::string_view group, std::string_view relax_on, int64_t groups) {
   const IrrepLayer layer = weight_layer(weight, relaxed_weight, group, relax_on, groups);
   cpu::IrrepFpropParams params;
-  params.type = scalar_type(weight, "weight");
+  params.type = layer.type;
   params.shape = layer.shape;
   params.relax_input = layer.relax_input;
   params.banks = layer.banks();
@@ -83,7 +83,7 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight, cons
   const auto [dy, mask] = masked_gradient(dy_, activated);
   const IrrepLayer layer = dgrad_layer(dy, weight, relaxed_weight, group, relax_on, input_size, {stride, padding, dilation}, groups);
   cpu::IrrepFpropParams params;
-  params.type = scalar_type(dy, "dy");
+  params.type = layer.type;
   params.shape = layer.shape;
   params.relax_input = layer.relax_input;
   params.banks = layer.banks();
@@ -140,7 +140,7 @@ at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy_, const std
   const auto [dy, mask] = masked_gradient(dy_, activated);
   const IrrepLayer layer = wgrad_layer(x, dy, relaxed_weight, group, relax_on, kernel_size, {stride, padding, dilation}, groups);
   cpu::IrrepWgradParams params;
-  params.type = scalar_type(x, "x");
+  params.type = layer.type;
   params.shape = layer.shape;
   const ConvShape& s = params.shape;
   const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();

@@ -138,6 +138,7 @@ inline std::pair<at::Tensor, const void*> masked_gradient(const at::Tensor& dy,
 
 // A convolution whose arguments have been checked.
 struct IrrepLayer {
+  ScalarType type = ScalarType::Float32;
   ConvShape shape;
   int64_t relaxed_banks = 0;  // L, or 0 of a strict one
   bool relax_input = false;   // relaxed on the input of `shape`
@@ -153,6 +154,7 @@ inline IrrepLayer fprop_layer(const at::Tensor& x, const at::Tensor& weight,
   check_weight_dim(weight, bank_axis);
   const int64_t out_fields = weight.size(bank_axis);
   IrrepLayer layer;
+  layer.type = scalar_type(x, "x");
   layer.shape = conv_shape(x, group, out_fields, weight.size(-1), geometry, groups);
   layer.relax_input = relaxes_input(relax_on) && relaxed_weight;
   layer.relaxed_banks = checked_banks(relaxed_weight, group, layer.shape.lifting, layer.relax_input, x, "x");
@@ -171,6 +173,7 @@ inline IrrepLayer weight_layer(const at::Tensor& weight, const std::optional<at:
   const int64_t bank_axis = relaxed_weight ? 1 : 0;
   check_weight_dim(weight, bank_axis);
   IrrepLayer layer;
+  layer.type = scalar_type(weight, "weight");
   layer.relax_input = relaxes_input(relax_on) && relaxed_weight;
   ConvShape& s = layer.shape;
   s.group = checked_group(group);
@@ -229,6 +232,7 @@ inline IrrepLayer dgrad_layer(const at::Tensor& dy, const at::Tensor& weight,
   geometry.check();
 
   IrrepLayer layer;
+  layer.type = scalar_type(dy, "dy");
   layer.relaxed_banks = banks;
   layer.relax_input = banks && !relax_input;
   ConvShape& s = layer.shape;
@@ -257,6 +261,7 @@ inline IrrepLayer wgrad_layer(const at::Tensor& x, const at::Tensor& dy,
                               int64_t groups) {
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   IrrepLayer layer;
+  layer.type = scalar_type(x, "x");
   layer.shape = conv_shape(x, group, dy.size(1), kernel_size, geometry, groups);
   const ConvShape& s = layer.shape;
   check_shape(dy, "dy", {s.batch, dy.size(1), s.order(), s.rows.out, s.columns.out});

@@ -10,10 +10,10 @@
 namespace gconv {
 namespace {
 
-cuda::IrrepFpropParams fprop_params(const IrrepLayer& layer, const at::Tensor& like, const char* name) {
+cuda::IrrepFpropParams fprop_params(const IrrepLayer& layer) {
   cuda::IrrepFpropParams params;
   params.shape = layer.shape;
-  params.type = scalar_type(like, name);
+  params.type = layer.type;
   params.tf32 = at::globalContext().allowTF32CuBLAS();
   params.banks = layer.banks();
   params.relax_input = layer.relax_input;
@@ -41,7 +41,7 @@ at::Tensor irrep_fprop_cuda(const at::Tensor& x, const at::Tensor& weight,
   const IrrepLayer layer =
       fprop_layer(x, weight, relaxed_weight, bias, group, relax_on, {stride, padding, dilation}, groups);
   if (transformed_weight) check_transformed_weight(*transformed_weight, layer, weight, weight.scalar_type());
-  cuda::IrrepFpropParams params = fprop_params(layer, x, "x");
+  cuda::IrrepFpropParams params = fprop_params(layer);
 
   const at::Tensor weight_c = weight.contiguous(), bias_c = bias ? bias->contiguous() : at::Tensor();
   const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
@@ -60,7 +60,7 @@ at::Tensor irrep_fprop_cuda(const at::Tensor& x, const at::Tensor& weight,
 at::Tensor irrep_transform_weight_cuda(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                                        std::string_view group, std::string_view relax_on, int64_t groups) {
   const IrrepLayer layer = weight_layer(weight, relaxed_weight, group, relax_on, groups);
-  cuda::IrrepFpropParams params = fprop_params(layer, weight, "weight");
+  cuda::IrrepFpropParams params = fprop_params(layer);
 
   const at::Tensor weight_c = weight.contiguous();
   at::Tensor transformed = at::empty({cuda::irrep_transformed_numbers(params)}, weight.options());
@@ -79,7 +79,7 @@ at::Tensor irrep_dgrad_cuda(const at::Tensor& dy_, const at::Tensor& weight,
   const auto [dy, mask] = masked_gradient(dy_, activated);
   const IrrepLayer layer =
       dgrad_layer(dy, weight, relaxed_weight, group, relax_on, input_size, {stride, padding, dilation}, groups);
-  cuda::IrrepFpropParams params = fprop_params(layer, dy, "dy");
+  cuda::IrrepFpropParams params = fprop_params(layer);
 
   const at::Tensor weight_c = weight.contiguous();
   const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
