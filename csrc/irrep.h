@@ -13,7 +13,8 @@ at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const 
                            std::string_view group, std::string_view relax_on, at::IntArrayRef stride, at::IntArrayRef padding,
                            at::IntArrayRef dilation, int64_t groups, bool relu);
 
-// What irrep_fprop makes of the weight before it convolves, to be handed to it in later calls. Its order is this processor's.
+// What irrep_fprop makes of the weight before it convolves, to be handed to it in later calls. Its order and type are the
+// device's own.
 at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                                       std::string_view group, std::string_view relax_on, int64_t groups);
 

@@ -79,7 +79,7 @@ constexpr std::array<Product, product_count<Group>()> products() {
   int count = 0;
   for (const Irrep& irrep : Group::table.irreps) {
     if (irrep.complex_type) {
-      const int re = irrep.plane[0][0], im = irrep.plane[0][1];
+      [[maybe_unused]] const int re = irrep.plane[0][0], im = irrep.plane[0][1];  // nvcc warns for groups without
       all[count++] = {re, re, re, false};
       all[count++] = {im, im, re, false};
       all[count++] = {re, im, im, false};

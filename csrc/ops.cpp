@@ -39,5 +39,8 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
 TORCH_LIBRARY_IMPL(gconv_ext, CUDA, m) {
   m.impl("expand_filter", &gconv::expand_filter_cuda);
   m.impl("expand_filter_backward", &gconv::expand_filter_backward_cuda);
+  m.impl("irrep_fprop", &gconv::irrep_fprop_cuda);
+  m.impl("irrep_transform_weight", &gconv::irrep_transform_weight_cuda);
+  m.impl("irrep_dgrad", &gconv::irrep_dgrad_cuda);
 }
 #endif

@@ -119,13 +119,13 @@ def wgrad(
 
 
 def lies_in_rows(map: Tensor) -> bool:
-    """Whether a map [B, C, (|P|,) H, W] lies as rows of pixels, not as pixels of numbers, as csrc/irrep.cpp sees it."""
+    """Whether a map [B, C, (|P|,) H, W] lies as rows of pixels, not as pixels of numbers, as csrc/irrep_checks.h sees it."""
     field, column = map.stride(1), map.stride(-1)
     return field == 0 or field > column or (field == column and (map.shape[1] > 1 or map.shape[-1] * map.shape[-2] == 1))
 
 
 def empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
-    """A new map in the memory format of `like`, as csrc/irrep.cpp makes it."""
+    """A new map in the memory format of `like`, as csrc/irrep_checks.h makes it."""
     sizes = (like.shape[0], fields, elements, height, width)
     if lies_in_rows(like):
         return like.new_empty(sizes)
@@ -168,7 +168,8 @@ def _transformed_numbers(weight, relaxed_weight, group):
 
 
 def _fake_irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups):
-    dtype = torch.promote_types(weight.dtype, torch.float32)
+    # On the CPU of the type that sums are formed in, on a GPU of the type that the tensor cores take.
+    dtype = torch.promote_types(weight.dtype, torch.float32) if weight.device.type == "cpu" else weight.dtype
     return weight.new_empty((_transformed_numbers(weight, relaxed_weight, group),), dtype=dtype)
 
 

@@ -4,7 +4,7 @@ import cases
 import pytest
 import torch
 
-from gconv_ext import ops
+from gconv_ext import ops, transform_feature_map
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU; csrc/cuda's tests run the kernels on the CPU")
 DEVICE = "cuda"
@@ -52,6 +52,77 @@ def test_expand_filter(kind, group, k, dtype):
     assert torch.equal(ops.expand_filter(there, relaxed_there, *options), filter_there)
     again = ops.expand_filter_backward(grad_there, there, relaxed_there, *options, mask)
     assert all(torch.equal(*pair) for pair in zip(again, gradients_there))
+
+
+# Of the largest number: sums in float32 or float64, or twice what rounding it to the type can change.
+TOLERANCES = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2 * 2**-8, torch.float16: 2 * 2**-11}
+LAYERS = {
+    "small": dict(in_fields=5, out_fields=6),
+    "whole steps": dict(in_fields=64, out_fields=48),
+    "groups": dict(in_fields=20, out_fields=34, groups=2),
+}
+GEOMETRIES = {
+    "padded": dict(k=3, stride=[1, 1], padding=[1, 1], dilation=[1, 1]),
+    "strided": dict(k=3, stride=[2, 3], padding=[1, 2], dilation=[1, 1]),
+    "dilated": dict(k=2, stride=[1, 2], padding=[0, 1], dilation=[2, 3]),
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_irrep_fprop_and_dgrad(kind, group, layer, geometry, dtype):
+    options = dict(GEOMETRIES[geometry])
+    k, layer = options.pop("k"), LAYERS[layer]
+    groups = layer.get("groups", 1)
+    x, weight, *relaxed, bias = cases.make(kind, group, k=k, size=(17, 12), batch=3, dtype=dtype, **layer)
+    relaxed_weight = relaxed[0] if relaxed else None
+    names = (group.name, cases.relax_on(kind))
+
+    def assert_within(got, expected):
+        assert got.shape == expected.shape and got.dtype == dtype
+        error = (got.cpu().double() - expected).abs().max()
+        assert error <= TOLERANCES[dtype] * expected.abs().max()
+
+    wide = [None if t is None else t.double() for t in (x, weight, relaxed_weight, bias)]
+    expected = ops.fprop("irrep", *wide, None, *names, *options.values(), groups, True)
+    weights = (on_device(weight), on_device(relaxed_weight))
+    grad, activated = torch.randn_like(expected).to(dtype), expected.to(dtype)
+    backward = (*names, x.shape[-2:], *options.values(), groups)
+    if not cases.is_lifting(kind):
+        expected_grad = ops.dgrad("irrep", grad.double(), wide[1], wide[2], activated.double(), *backward)
+    transformed = ops.transform_weight("irrep", *weights, *names, groups)
+    for format in (torch.contiguous_format, torch.channels_last if x.dim() == 4 else torch.channels_last_3d):
+        arguments = (on_device(x).to(memory_format=format), *weights, on_device(bias))
+        y = ops.fprop("irrep", *arguments, None, *names, *options.values(), groups, True)
+        assert_within(y, expected)
+        assert torch.equal(ops.fprop("irrep", *arguments, transformed, *names, *options.values(), groups, True), y)
+        if not cases.is_lifting(kind):
+            dy, mask = (on_device(map).to(memory_format=format) for map in (grad, activated))
+            assert_within(ops.dgrad("irrep", dy, *weights, mask, *backward), expected_grad)
+
+
+def test_irrep_in_tf32(group, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    x, weight, _ = cases.make("group", group, in_fields=64, out_fields=32, size=(20, 20), dtype=torch.float32)
+    options = (group.name, "output", [1, 1], [1, 1], [1, 1], 1, False)
+    expected = ops.fprop("irrep", x.double(), weight.double(), None, None, None, *options)
+    y = ops.fprop("irrep", x.to(DEVICE), weight.to(DEVICE), None, None, None, *options)
+    error = (y.cpu().double() - expected).abs().max() / expected.abs().max()
+    assert 1e-6 < error <= 2 * 2**-11  # or they were not products in tf32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_irrep_is_exactly_equivariant(group, dtype):
+    arguments = cases.make("group", group, in_fields=20, out_fields=20, size=(15, 15), dtype=dtype, bias=False)
+    x, weight = (tensor.to(DEVICE) for tensor in arguments[:2])
+    forward = (weight, None, None, None, group.name, "output", [1, 1], [1, 1], [1, 1], 1, False)
+    backward = (weight, None, None, group.name, "output", [29, 29], [2, 2], [1, 1], [1, 1], 1)
+    for run, options in ((ops.fprop, forward), (ops.dgrad, backward)):
+        y = run("irrep", x, *options)
+        for g in range(1, group.order):
+            moved = run("irrep", transform_feature_map(x, group, g), *options)
+            assert torch.equal(moved, transform_feature_map(y, group, g))
 
 
 def test_the_current_stream_is_used():

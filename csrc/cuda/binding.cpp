@@ -1,28 +1,15 @@
-// The one file between torch and the CUDA kernels. Each op in one order: checks, contiguous tensors with names, the
-// device and its current stream, launch, check of the launch. torch's CUDA headers and libraries are not needed, so
-// that one build of this library loads with any torch of its version.
+// Between torch and the CUDA kernels; binding_irrep.cpp has the irrep ops. Each op in one order: checks, contiguous
+// tensors with names, the device and its current stream, launch, check of the launch.
 #include "binding.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "../filter_checks.h"
+#include "binding_launch.h"
 #include "expand_filter.h"
 
 namespace gconv {
-namespace {
-
-cudaStream_t current_stream(const at::Tensor& tensor) {
-  const c10::impl::VirtualGuardImpl device(c10::DeviceType::CUDA);
-  return static_cast<cudaStream_t>(device.getStream(tensor.device()).native_handle());
-}
-
-void check_launch(cudaError_t error, const char* op) {
-  TORCH_CHECK(error == cudaSuccess, "gconv_ext::", op, ": ", cudaGetErrorString(error));
-}
-
-}  // namespace
 
 at::Tensor expand_filter_cuda(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
                               std::string_view group, std::string_view relax_on) {

@@ -1,4 +1,4 @@
-// The ops on CUDA tensors; csrc/expand_filter.h says what they do.
+// The ops on CUDA tensors; csrc/expand_filter.h and csrc/irrep.h say what they do.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,5 +17,19 @@ std::tuple<at::Tensor, at::Tensor> expand_filter_backward_cuda(const at::Tensor&
                                                                const std::optional<at::Tensor>& relaxed_weight,
                                                                std::string_view group, std::string_view relax_on,
                                                                std::array<bool, 2> output_mask);
+
+at::Tensor irrep_fprop_cuda(const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& relaxed_weight, const std::optional<at::Tensor>& bias,
+                            const std::optional<at::Tensor>& transformed_weight, std::string_view group,
+                            std::string_view relax_on, at::IntArrayRef stride, at::IntArrayRef padding,
+                            at::IntArrayRef dilation, int64_t groups, bool relu);
+
+at::Tensor irrep_transform_weight_cuda(const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
+                                       std::string_view group, std::string_view relax_on, int64_t groups);
+
+at::Tensor irrep_dgrad_cuda(const at::Tensor& dy, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& relaxed_weight, const std::optional<at::Tensor>& activated,
+                            std::string_view group, std::string_view relax_on, at::IntArrayRef input_size,
+                            at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
 
 }  // namespace gconv

@@ -23,8 +23,9 @@ struct IrrepFpropParams {
   const void* x = nullptr;
   const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN); nullptr: everywhere
   MapStrides x_strides;
-  const void* weight = nullptr;          // ψ [L, groups · O, C, |P|, k, k] of the convolution, contiguous
-  const void* relaxed_weight = nullptr;  // [L, |P|]; nullptr: a strict layer
+  const void* weight = nullptr;              // ψ [L, groups · O, C, |P|, k, k] of the convolution, contiguous
+  const void* transformed_weight = nullptr;  // of irrep_transform_weight; nullptr: it is made of `weight`
+  const void* relaxed_weight = nullptr;      // [L, |P|]; nullptr: a strict layer
   const void* bias = nullptr;            // [groups · out_fields] or nullptr
   bool relu = false;
   void* y = nullptr;  // written in full
@@ -34,6 +35,11 @@ struct IrrepFpropParams {
 
 int64_t irrep_fprop_workspace(const IrrepFpropParams& params);
 cudaError_t irrep_fprop(const IrrepFpropParams& params, cudaStream_t stream);
+
+// Ψ̂ [L, groups, orbit, plane, in field, out field], rounded once to the type; an orbit is a tap, or, of a lifting
+// convolution, an orbit of taps. Of params it takes what ψ is, not where it is applied.
+int64_t irrep_transformed_numbers(const IrrepFpropParams& params);
+cudaError_t irrep_transform_weight(const IrrepFpropParams& params, void* transformed, cudaStream_t stream);
 
 struct IrrepWgradParams {
   ConvShape shape;

@@ -81,7 +81,12 @@ constexpr int warpSize = 32;
 // ---- The runtime API -------------------------------------------------------------------------------------
 
 using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNotSupported = 801
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 extern "C" char __start_gconv_shared[] __attribute__((weak));  // the linker's names for the ends of the section
@@ -401,6 +406,7 @@ inline cudaError_t cudaGetLastError() { return std::exchange(emulation::machine.
 inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess             ? "no error"
          : error == cudaErrorInvalidValue ? "invalid argument"
+         : error == cudaErrorNotSupported ? "operation not supported"
                                           : "invalid configuration argument";
 }
 template <typename Kernel>

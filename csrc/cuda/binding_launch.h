@@ -1,0 +1,20 @@
+// Streams and errors of the launches in binding*.cpp. torch's CUDA headers and libraries are not needed, so that one
+// build of this library loads with any torch of its version.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <cuda_runtime_api.h>
+
+namespace gconv {
+
+inline cudaStream_t current_stream(const at::Tensor& tensor) {
+  const c10::impl::VirtualGuardImpl device(c10::DeviceType::CUDA);
+  return static_cast<cudaStream_t>(device.getStream(tensor.device()).native_handle());
+}
+
+inline void check_launch(cudaError_t error, const char* op) {
+  TORCH_CHECK(error == cudaSuccess, "gconv_ext::", op, ": ", cudaGetErrorString(error));
+}
+
+}  // namespace gconv

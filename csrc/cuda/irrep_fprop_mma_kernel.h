@@ -1,0 +1,383 @@
+// A warp makes MT · 16 pixels × NT · 8 output fields of all |P| elements. It reads the |P| shifted tiles of x straight
+// into the registers of mma's A operand, goes through the butterflies there, and multiplies each plane by its plane of Ψ̂,
+// which the warps of a block share through shared memory. The sums of every plane stay in registers, are transformed back
+// there and written. Included by one file for each type, to be compiled at the same time.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "irrep_fprop_mma.h"
+#include "irrep_fprop_steps.h"
+#include "mma_operand.h"
+
+namespace gconv::cuda {
+namespace {
+
+// Plain: x and y lie so that a thread's neighbours are one vector, and x counts as it is. Any: whatever else there is,
+// but for relaxed weights on the output, for which the sums are kept twice.
+enum class Form { Plain, Any, RelaxedOutput };
+
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kStages = 4;
+
+template <int Width, typename Problem, typename T>
+__device__ __forceinline__ void copy_filter(const Problem& p, const T* from, int fields, int columns, T* to, int planes,
+                                            int tile_columns, int pitch) {
+  constexpr int kFields = Operand<T>::kFields;
+  for (int i = threadIdx.x; i < planes * kFields * (tile_columns / Width); i += kThreads) {
+    const int column = i % (tile_columns / Width) * Width, row = i / (tile_columns / Width), field = row % kFields;
+    const bool valid = field < fields && column < columns;
+    const int64_t at = (int64_t{row / kFields} * p.in_fields + field) * p.out_fields + column;
+    const T* source = valid ? from + at : p.transformed;
+    T* target = to + (row - field + Operand<T>::place(field)) * pitch + column;
+    if constexpr (Width * sizeof(T) == 16)
+      cp_async_16(target, source, valid);
+    else if constexpr (Width * sizeof(T) == 4)
+      cp_async_4(target, source, valid);
+    else
+      *target = valid ? *source : narrow<T>(0);
+  }
+}
+
+template <typename T, typename Group, int MT, int NT, Form kForm>
+struct Tile {
+  static constexpr int order = Group::table.order, kFields = Operand<T>::kFields, kNeighbours = Operand<T>::kNeighbours,
+                       kColumns = 8 * NT, kPitch = 8 * (NT | 1);  // an odd number of units, against bank conflicts
+  using Filter = T[order][kFields][kPitch];
+  using X = uint32_t[order][MT][4];
+  using Sums = float[order][MT][NT][4];
+  using Walk = Steps<T, Group, kFields>;
+
+  static constexpr int kPixels = kWarps * MT * 16;
+
+  const Problem<T>& p;
+  const Place& place;
+  const int lane = threadIdx.x % 32;
+  int64_t x_at[MT][2];  // of the pixels whose rows of A this thread reads
+  int row_at[MT][2], column_at[MT][2];
+
+  __device__ Tile(const Problem<T>& p, const Place& place) : p(p), place(place) {
+    for_each_index<2 * MT>([&](auto i) {
+      constexpr int m = i / 2, half = i % 2;
+      const Pixel pixel = place.pixel(pixel_index(m, half));
+      row_at[m][half] = pixel.image < p.batch ? pixel.row * p.rows.stride : kNowhere;
+      column_at[m][half] = pixel.column * p.columns.stride;
+      x_at[m][half] = pixel.image * p.x_strides.batch + row_at[m][half] * p.x_strides.row +
+                      column_at[m][half] * p.x_strides.column +
+                      (int64_t{place.block} * p.in_fields + lane % 4 * kNeighbours) * p.x_strides.field;
+    });
+  }
+
+  __device__ static int pixel_index(int m, int half) {
+    return (threadIdx.x / 32 * MT + m) * 16 + half * 8 + threadIdx.x % 32 / 4;
+  }
+
+  __device__ void copy(const Walk& step, Filter& to) const {
+    const int64_t planes = ((int64_t{step.bank} * p.groups + place.block) * p.orbits + step.orbit) * order;
+    const T* from = p.transformed + (planes * p.in_fields + step.field) * p.out_fields + place.first_out;
+    const int fields = p.in_fields - step.field, columns = p.out_fields - place.first_out;
+    constexpr int kMost = 16 / sizeof(T), kWord = 4 / sizeof(T);
+    if (p.filter_width == kMost)
+      copy_filter<kMost>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
+    else if (p.filter_width == kWord)
+      copy_filter<kWord>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
+    else if constexpr (kWord > 1)
+      copy_filter<1>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
+  }
+
+  __device__ void load(const Walk& step, X& x) const {
+    const Reads reads(p, place, step.tap);
+    for_each_index<order>([&](auto g) {
+      if constexpr (kForm == Form::Plain) {
+        load_plane<kNeighbours, g>(p.x, reads, step.field, x[g]);
+      } else {
+        load_plane<g>(p.x, reads, step.field, x[g]);
+        if (p.x_activated) mask<g>(reads, step.field, x[g]);
+        if (p.relax_input) scale(widen(p.relaxed_weight[int64_t{step.bank} * order + g]), x[g]);
+        __syncwarp();  // so that the loads of all planes at once do not take all registers
+      }
+    });
+  }
+
+  // In place: the tiles of x -> its planes.
+  __device__ static void transform(X& x) {
+    for_each_index<4 * MT>([&](auto i) {
+      constexpr int m = i / 4, word = i % 4;
+      typename Operand<T>::Value f[order];
+      for_each_index<order>([&](auto g) { f[g] = Operand<T>::value(x[g][m][word]); });
+      fourier<Group>(f);
+      for_each_index<order>([&](auto g) { x[g][m][word] = Operand<T>::bits(f[g]); });
+    });
+  }
+
+  __device__ void multiply(const X& x, const Filter& filter, Sums& sums) const {
+    uint32_t b[order][NT][2];
+    for_each_product<Group>([&](auto y, auto from, auto w, auto negated) {
+      if constexpr (is_first_of_filter({y, from, w, negated})) load_filter(filter[w], b[w]);
+      for_each_index<MT>([&](auto m) {
+        uint32_t a[4];
+        for_each_index<4>([&](auto i) { a[i] = x[from][m][i] ^ (negated ? Operand<T>::kSigns : 0); });
+        for_each_index<NT>([&](auto n) { Operand<T>::multiply(sums[y][m][n], a, b[w][n]); });
+      });
+    });
+  }
+
+  // In place: planes of ŷ -> elements of y.
+  __device__ static void transform_back(Sums& sums) {
+    constexpr auto scales = inverse_scales<Group>();
+    for_each_index<4 * MT * NT>([&](auto i) {
+      constexpr int m = i / 4 / NT, n = i / 4 % NT, at = i % 4;
+      float f[order];
+      for_each_index<order>([&](auto g) {
+        constexpr float scale = scales[g];
+        f[g] = sums[g][m][n][at] * scale;
+      });
+      inverse_fourier<Group>(f);
+      for_each_index<order>([&](auto g) { sums[g][m][n][at] = f[g]; });
+    });
+  }
+
+  __device__ static void store(const Problem<T>& p, const Place& place, const Sums& y) {
+    const int lane = threadIdx.x % 32;
+    for_each_index<2 * MT>([&](auto i) {
+      constexpr int m = i / 2, half = i % 2;
+      const Pixel pixel = place.pixel(pixel_index(m, half));
+      if (pixel.image >= p.batch) return;
+      const int64_t row = int64_t{pixel.row} * p.rows.spread + place.row_phase;
+      const int64_t column = int64_t{pixel.column} * p.columns.spread + place.column_phase;
+      const int64_t to = pixel.image * p.y_strides.batch + row * p.y_strides.row + column * p.y_strides.column;
+      for_each_index<NT>([&](auto n) {
+        const int field = place.first_out + n * 8 + lane % 4 * 2, fields = p.out_fields - field;
+        if (fields <= 0) return;
+        const int64_t channel = int64_t{place.block} * p.out_fields + field;
+        float bias[2];
+        for_each_index<2>([&](auto j) { bias[j] = p.bias && j < fields ? widen(p.bias[channel + j]) : 0.f; });
+        for_each_index<order>([&](auto u) {
+          T pair[2];
+          for_each_index<2>([&](auto j) {
+            const float value = y[u][m][n][2 * half + j] + bias[j];
+            pair[j] = narrow<T>(p.relu && value < 0 ? 0.f : value);  // NaN stays
+          });
+          T* at = p.y + to + u * p.y_strides.element + channel * p.y_strides.field;
+          if constexpr (kForm == Form::Plain) {
+            std::conditional_t<sizeof(T) == 4, uint2, uint32_t> both;
+            std::memcpy(&both, pair, sizeof pair);
+            *reinterpret_cast<decltype(both)*>(at) = both;
+          } else {
+            at[0] = pair[0];
+            if (fields > 1) at[p.y_strides.field] = pair[1];
+          }
+        });
+      });
+    });
+  }
+
+ private:
+  // Whether no product before has the same plane of Ψ̂.
+  static constexpr bool is_first_of_filter(Product product) {
+    for (const Product& term : products<Group>())
+      if (term.w == product.w) return term.y == product.y && term.x == product.x;
+    return false;
+  }
+
+  __device__ void load_filter(const T (&plane)[kFields][kPitch], uint32_t (&b)[NT][2]) const {
+    if constexpr (sizeof(T) == 4) {
+      for_each_index<2 * NT>(
+          [&](auto i) { b[i / 2][i % 2] = tf32(plane[i % 2 * 4 + lane % 4][i / 2 * 8 + lane / 4]); });
+    } else if constexpr (NT == 1) {
+      ldmatrix_x2_trans(b[0], plane[lane % 16]);
+    } else {
+      for_each_index<NT / 2>([&](auto pair) {
+        uint32_t both[4];
+        ldmatrix_x4_trans(both, plane[lane % 16] + (2 * pair + lane / 16) * 8);
+        for_each_index<4>([&](auto i) { b[2 * pair + i / 2][i % 2] = both[i]; });
+      });
+    }
+  }
+
+  template <int G>
+  __device__ void load_plane(const T* map, const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
+    if (p.x_width == kNeighbours)
+      load_plane<kNeighbours, G>(map, reads, field, x);
+    else if (kNeighbours > 2 && p.x_width == 2)
+      load_plane<2, G>(map, reads, field, x);
+    else
+      load_plane<1, G>(map, reads, field, x);
+  }
+
+  template <int G>
+  __device__ void mask(const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
+    uint32_t activated[MT][4];
+    load_plane<G>(p.x_activated, reads, field, activated);
+    for_each_index<4 * MT>([&](auto i) {
+      uint32_t& word = x[i / 4][i % 4];
+      // A NaN lets the gradient through, as in PyTorch.
+      word = for_each_number<T>([](float value, float by) { return by <= 0 ? 0.f : value; }, word,
+                                activated[i / 4][i % 4]);
+    });
+  }
+
+  __device__ static void scale(float w, uint32_t (&x)[MT][4]) {
+    for_each_index<4 * MT>([&](auto i) {
+      uint32_t& word = x[i / 4][i % 4];
+      word = for_each_number<T>([w](float value) { return w * value; }, word);
+    });
+  }
+
+  template <int Width, int G>
+  __device__ void load_plane(const T* map, const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
+    const int row = reads.row<Group, G>(), column = reads.column<Group, G>();
+    const int64_t shift =
+        G * p.x_strides.element + row * p.x_strides.row + column * p.x_strides.column + field * p.x_strides.field;
+    const int fields = p.in_fields - field - lane % 4 * kNeighbours;
+    for_each_index<2 * MT>([&](auto i) {
+      constexpr int m = i / 2, half = i % 2;
+      const bool inside = static_cast<unsigned>(row_at[m][half] + row) < static_cast<unsigned>(p.rows.in) &&
+                          static_cast<unsigned>(column_at[m][half] + column) < static_cast<unsigned>(p.columns.in);
+      load_neighbours<Width>(map, x_at[m][half] + shift, p.x_strides.field, inside ? fields : 0, x[m][half],
+                             x[m][half + 2]);
+    });
+  }
+};
+
+// blockIdx.x, which the compiler takes for a number that it has not met before.
+__device__ __forceinline__ unsigned block_index() {
+#ifdef __CUDACC__
+  unsigned index;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+  return index;
+#else
+  return blockIdx.x;
+#endif
+}
+
+template <typename T, typename Group, int MT, int NT, Form kForm>
+__global__ void __launch_bounds__(kThreads, 2) irrep_fprop_mma_kernel(const __grid_constant__ Problem<T> p) {
+  using Tile = Tile<T, Group, MT, NT, kForm>;
+  DYN_SHARED(shared);
+  auto* filter = reinterpret_cast<typename Tile::Filter*>(shared);  // of each stage
+
+  const Place place(p, blockIdx.x, Tile::kPixels, Tile::kColumns);
+  if (place.first_image >= p.batch) return;
+
+  const Tile tile(p, place);
+  typename Tile::Sums sums = {}, total = {};
+  typename Tile::X x = {};
+  typename Tile::Walk copied(p, place), read(p, place);
+  for (int step = 1 - kStages; read.more(); ++step) {
+    if (step >= 0) {
+      tile.load(read, x);
+      cp_async_wait<kStages - 2>();
+      __syncthreads();  // this step's filter has come for all, and all are through with that of the step before
+    }
+    if (copied.more()) {
+      tile.copy(copied, filter[(step + kStages - 1) % kStages]);
+      copied.advance();
+    }
+    cp_async_commit();
+    if (step < 0) continue;
+    Tile::transform(x);
+    tile.multiply(x, filter[step % kStages], sums);
+    const int bank = read.bank;
+    read.advance();
+    if (kForm == Form::RelaxedOutput && read.bank != bank) {
+      Tile::transform_back(sums);
+      for_each_index<Tile::order>([&](auto u) {
+        const float w = widen(p.relaxed_weight[int64_t{bank} * Tile::order + u]);
+        for_each_index<4 * MT * NT>([&](auto i) {
+          float& sum = sums[u][i / 4 / NT][i / 4 % NT][i % 4];
+          total[u][i / 4 / NT][i / 4 % NT][i % 4] += w * sum;
+          sum = 0;
+        });
+      });
+    }
+  }
+  // Found again, so that no registers hold it through the loop.
+  const Place end(p, block_index(), Tile::kPixels, Tile::kColumns);
+  if constexpr (kForm == Form::RelaxedOutput) {
+    Tile::store(p, end, total);
+  } else {
+    Tile::transform_back(sums);
+    Tile::store(p, end, sums);
+  }
+}
+
+template <typename T>
+int64_t widest(int64_t numbers, int64_t most) {  // the largest power of two up to `most` that divides it
+  while (numbers % most) most /= 2;
+  return most;
+}
+
+// How many neighbouring fields can be read or written at once.
+template <typename T>
+int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_t most) {
+  if (strides.field != 1) return 1;
+  const int64_t address = reinterpret_cast<uintptr_t>(map) / sizeof(T);
+  return static_cast<int>(
+      widest<T>(address | fields | strides.batch | strides.element | strides.row | strides.column, most));
+}
+
+template <typename T, typename Group, int MT, int NT, Form kForm>
+cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
+  using Tile = Tile<T, Group, MT, NT, kForm>;
+  p.column_tiles = (p.out_fields - 1) / Tile::kColumns + 1;
+  const int64_t rows = (p.rows.out - 1) / p.rows.spread + 1, columns = (p.columns.out - 1) / p.columns.spread + 1;
+  const int64_t pixel_tiles = (p.batch * rows * columns - 1) / Tile::kPixels + 1;
+  const double blocks = 1. * p.column_tiles * p.rows.phases * p.columns.phases * p.groups * pixel_tiles;
+  if (blocks > INT32_MAX || rows * columns > INT32_MAX / 2) return cudaErrorNotSupported;
+  constexpr size_t shared_bytes = kStages * sizeof(typename Tile::Filter);
+  LAUNCH((irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>), static_cast<unsigned>(blocks), kThreads, shared_bytes,
+         stream, p);
+  return cudaGetLastError();
+}
+
+// Tiles as large as the registers hold, and no larger than the layer.
+template <typename T, typename Group>
+cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
+  constexpr int order = Group::table.order, kRows = order == 8 ? 1 : 2;
+  // Of four, these would spill registers.
+  constexpr int kMost = std::is_same_v<Group, GroupD2> || (order >= 4 && sizeof(T) == 4) ? 2 : 4;
+  if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);
+  const bool plain = p.x_width == Operand<T>::kNeighbours && p.y_width == 2 && !p.x_activated && !p.relax_input;
+  if constexpr (order >= 4) {
+    if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
+    if (plain && 8 < p.out_fields && p.out_fields <= 16)
+      return launch_tiles<T, Group, kRows, 2, Form::Plain>(p, stream);
+  }
+  if (!plain) return launch_tiles<T, Group, kRows, 2, Form::Any>(p, stream);
+  if (p.out_fields <= 8) return launch_tiles<T, Group, 2, 1, Form::Plain>(p, stream);
+  return launch_tiles<T, Group, kRows, kMost, Form::Plain>(p, stream);
+}
+
+}  // namespace
+
+template <typename T>
+cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream) {
+  const ConvShape& s = params.shape;
+  for (const Axis& axis : {s.rows, s.columns})  // coordinates are 32-bit numbers
+    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
+                  axis.spread}) > -kNowhere / 2)
+      return cudaErrorNotSupported;
+  Problem<T> p(s);
+  p.x_strides = params.x_strides, p.y_strides = params.y_strides;
+  p.batch = s.batch;
+  p.groups = static_cast<int>(s.groups), p.banks = static_cast<int>(params.banks), p.size = s.size;
+  p.in_fields = static_cast<int>(s.in_fields), p.out_fields = static_cast<int>(s.out_fields);
+  p.orbits = static_cast<int>(s.lifting ? orbits(s).size() : s.taps());
+  p.lifting = s.lifting, p.relax_input = params.relax_input && params.relaxed_weight, p.relu = params.relu;
+  p.x = static_cast<const T*>(params.x), p.x_activated = static_cast<const T*>(params.x_activated);
+  p.transformed = static_cast<const T*>(transformed);
+  p.relaxed_weight = static_cast<const T*>(params.relaxed_weight), p.bias = static_cast<const T*>(params.bias);
+  p.y = static_cast<T*>(params.y);
+  p.x_width = map_width<T>(params.x, params.x_strides, s.in_fields, Operand<T>::kNeighbours);
+  if (params.x_activated)
+    p.x_width =
+        std::min(p.x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
+  p.y_width = map_width<T>(params.y, params.y_strides, s.out_fields, 2);
+  p.filter_width =
+      static_cast<int>(widest<T>(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, 16 / sizeof(T)));
+  if (p.filter_width < static_cast<int>(16 / sizeof(T))) p.filter_width = std::min<int>(p.filter_width, 4 / sizeof(T));
+  return with_group(s.group->name, [&](auto group) { return launch<T, decltype(group)>(p, stream); });
+}
+
+}  // namespace gconv::cuda

@@ -1,0 +1,155 @@
+// The index algebra of ../conv_shape.h on the device: where a block of threads stands, and what it reads step by step.
+#pragma once
+
+#include <algorithm>
+
+#include "fourier.h"
+#include "irrep.h"
+#include "irrep_groups.h"
+
+namespace gconv::cuda {
+namespace {
+
+constexpr int kNowhere = -(1 << 30);  // a pixel left of every map
+
+// Axis for the device.
+struct Line {
+  explicit Line(const Axis& axis)
+      : in(static_cast<int>(axis.in)), out(static_cast<int>(axis.out)), stride(static_cast<int>(axis.stride)),
+        padding(static_cast<int>(axis.padding)), dilation(static_cast<int>(axis.dilation)),
+        spread(static_cast<int>(axis.spread)), phases(static_cast<int>(std::min(axis.spread, axis.out))) {}
+  int in, out, stride, padding, dilation, spread, phases;
+
+  __device__ int pixels(int phase) const { return (out - phase - 1) / spread + 1; }
+  // The pixel of x that the first output pixel of the phase reads at that tap.
+  __device__ int first_read(int phase, int tap) const {
+    const int at = phase - padding + dilation * tap;
+    if (spread == 1) return at;
+    return at % spread ? kNowhere : at / spread;
+  }
+};
+
+template <typename T>
+struct Problem {
+  Problem(const ConvShape& shape) : rows(shape.rows), columns(shape.columns) {}
+  Line rows, columns;
+  MapStrides x_strides, y_strides;
+  int64_t batch;
+  int groups, banks, in_fields, out_fields, size, orbits;
+  bool lifting, relax_input, relu;
+  int x_width, filter_width, y_width;  // numbers that are read, copied and written at once
+  unsigned column_tiles;
+  const T *x, *x_activated, *transformed, *relaxed_weight, *bias;
+  T* y;
+};
+
+struct Pixel {
+  int64_t image;
+  int row, column;
+};
+
+// Which pixels and fields a block of threads makes. Pixels are numbered through the images, as those of one phase.
+struct Place {
+  int block, row_phase, column_phase, rows, columns, first_out;
+  int64_t first_image;
+  int first_pixel;  // in that image
+
+  // tile_index: of the grid. The tiles that read the same pixels are neighbours.
+  template <typename T>
+  __device__ Place(const Problem<T>& p, unsigned tile_index, int tile_pixels, int tile_columns) {
+    const auto next_digit = [&](unsigned base) {
+      const unsigned digit = tile_index % base;
+      tile_index /= base;
+      return static_cast<int>(digit);
+    };
+    first_out = next_digit(p.column_tiles) * tile_columns;
+    column_phase = next_digit(p.columns.phases);
+    row_phase = next_digit(p.rows.phases);
+    block = next_digit(p.groups);
+    rows = p.rows.pixels(row_phase);
+    columns = p.columns.pixels(column_phase);
+    const int64_t first = int64_t{tile_index} * tile_pixels, image = int64_t{rows} * columns;
+    first_image = first / image;
+    first_pixel = static_cast<int>(first % image);
+  }
+  __device__ Pixel pixel(int index) const {
+    const int at = first_pixel + index, row = at / columns, image = row / rows;
+    return {first_image + image, row - image * rows, at - row * columns};
+  }
+};
+
+// first_read in both directions for the tap and its images under the group: (row, column) of the moved tap is one of
+// these rows and one of these columns.
+struct Reads {
+  int rows[4], columns[4];
+
+  template <typename T>
+  __device__ Reads(const Problem<T>& p, const Place& place, int tap) {
+    const int row = tap / p.size, column = tap % p.size, last = p.size - 1;
+    const int moved[4] = {row, last - row, column, last - column};
+    for_each_index<4>([&](auto i) {
+      rows[i] = p.rows.first_read(place.row_phase, moved[i]);
+      columns[i] = p.columns.first_read(place.column_phase, moved[i]);
+    });
+  }
+  template <typename Group, int G>
+  __device__ int row() const {
+    constexpr Matrix g = Group::group.matrices[G];
+    return rows[g.rr ? g.rr < 0 : 2 + (g.rc < 0)];
+  }
+  template <typename Group, int G>
+  __device__ int column() const {
+    constexpr Matrix g = Group::group.matrices[G];
+    return columns[g.cr ? g.cr < 0 : 2 + (g.cc < 0)];
+  }
+};
+
+// Goes through the steps of the inner dimension: bank, orbit, block of input fields.
+template <typename T, typename Group, int kFields>
+struct Steps {
+  const Problem<T>& p;
+  const Place& place;
+  int bank = 0, tap = 0, orbit = 0, field = 0;
+
+  __device__ Steps(const Problem<T>& p, const Place& place) : p(p), place(place) {
+    skip();
+    if (tap == p.size * p.size) bank = p.banks;
+  }
+  __device__ bool more() const { return bank < p.banks; }
+  __device__ void advance() {
+    field += kFields;
+    if (field < p.in_fields) return;
+    field = 0, ++tap, ++orbit;
+    skip();
+    if (tap < p.size * p.size) return;
+    ++bank, tap = orbit = 0;
+    skip();
+  }
+
+ private:
+  // To the next tap that starts an orbit and reads more than zeros.
+  __device__ void skip() {
+    while (tap < p.size * p.size && !counts()) ++tap;
+    if (!p.lifting) orbit = tap;
+  }
+  __device__ bool counts() const {
+    if (p.lifting) {
+      bool first = true;
+      for_each_index<Group::table.order>([&](auto g) {
+        constexpr Matrix matrix = Group::group.matrices[g];
+        first &= moved_tap(matrix, tap, p.size) >= tap;
+      });
+      return first;
+    }
+    if (p.rows.spread == 1 && p.columns.spread == 1) return true;
+    const Reads reads(p, place, tap);
+    bool any = false;
+    for_each_index<Group::table.order>([&](auto g) {
+      any |= reads.template row<Group, g>() != kNowhere && reads.template column<Group, g>() != kNowhere;
+    });
+    return any;
+  }
+};
+
+}  // namespace
+}  // namespace gconv::cuda
