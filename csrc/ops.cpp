@@ -42,5 +42,6 @@ TORCH_LIBRARY_IMPL(gconv_ext, CUDA, m) {
   m.impl("irrep_fprop", &gconv::irrep_fprop_cuda);
   m.impl("irrep_transform_weight", &gconv::irrep_transform_weight_cuda);
   m.impl("irrep_dgrad", &gconv::irrep_dgrad_cuda);
+  m.impl("irrep_wgrad", &gconv::irrep_wgrad_cuda);
 }
 #endif

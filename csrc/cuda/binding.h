@@ -32,4 +32,9 @@ at::Tensor irrep_dgrad_cuda(const at::Tensor& dy, const at::Tensor& weight,
                             std::string_view group, std::string_view relax_on, at::IntArrayRef input_size,
                             at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
 
+at::Tensor irrep_wgrad_cuda(const at::Tensor& x, const at::Tensor& dy, const std::optional<at::Tensor>& relaxed_weight,
+                            const std::optional<at::Tensor>& activated, std::string_view group,
+                            std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
+                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
+
 }  // namespace gconv

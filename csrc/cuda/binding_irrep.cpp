@@ -93,4 +93,35 @@ at::Tensor irrep_dgrad_cuda(const at::Tensor& dy_, const at::Tensor& weight,
   return dx;
 }
 
+at::Tensor irrep_wgrad_cuda(const at::Tensor& x, const at::Tensor& dy_, const std::optional<at::Tensor>& relaxed_weight,
+                            const std::optional<at::Tensor>& activated, std::string_view group,
+                            std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
+                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  const auto [dy, mask] = masked_gradient(dy_, activated);
+  const IrrepLayer layer =
+      wgrad_layer(x, dy, relaxed_weight, group, relax_on, kernel_size, {stride, padding, dilation}, groups);
+  cuda::IrrepWgradParams params;
+  params.shape = layer.shape;
+  params.type = layer.type;
+  params.tf32 = at::globalContext().allowTF32CuBLAS();
+  params.banks = layer.banks();
+  params.relax_input = layer.relax_input;
+
+  const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
+  at::Tensor grad_weight = at::empty(weight_sizes(layer.shape, layer.relaxed_banks), x.options());
+  params.x = x.const_data_ptr();
+  params.x_strides = map_strides(x);
+  params.dy = dy.const_data_ptr();
+  params.dy_activated = mask;
+  params.dy_strides = map_strides(dy);
+  params.relaxed_weight = relaxed_weight ? relaxed_weight_c.const_data_ptr() : nullptr;
+  params.grad_weight = grad_weight.mutable_data_ptr();
+
+  const c10::DeviceGuard guard(x.device());
+  const at::Tensor workspace = at::empty({cuda::irrep_wgrad_workspace(params)}, x.options().dtype(at::kByte));
+  params.workspace = workspace.mutable_data_ptr();
+  check_launch(cuda::irrep_wgrad(params, current_stream(x)), "irrep_wgrad");
+  return grad_weight;
+}
+
 }  // namespace gconv
