@@ -1,6 +1,7 @@
 #include "fourier.h"
 #include "irrep.h"
 #include "irrep_fprop_mma.h"
+#include "irrep_fprop_simt.h"
 #include "scalar_types.h"
 
 namespace gconv::cuda {
@@ -99,9 +100,9 @@ cudaError_t irrep_fprop(const IrrepFpropParams& p, cudaStream_t stream) {
     case ScalarType::Float32:
       if (p.tf32) return irrep_fprop_mma<float>(p, transformed, stream);
       [[fallthrough]];
-    case ScalarType::Float64: break;
+    case ScalarType::Float64: return irrep_fprop_simt(p, transformed, stream);
   }
-  return cudaErrorNotSupported;  // TO BE MERGED: return irrep_fprop_simt(p, transformed, stream);
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace gconv::cuda
