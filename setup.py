@@ -41,6 +41,10 @@ def nvcc() -> tuple[str | None, str]:
     from torch.utils.cpp_extension import CUDA_HOME
 
     forced = os.environ.get("FORCE_CUDA") == "1"
+    if torch.__version__ < (2, 11):  # torch.__version__ compares as a version
+        if forced:
+            sys.exit(f"FORCE_CUDA=1 asks for the CUDA kernels, which need torch 2.11 or newer; this is {torch.__version__}")
+        return None, f"not built: they need torch 2.11 or newer, this is {torch.__version__}"
     if torch.version.cuda is None and not forced:
         return None, f"not built: torch {torch.__version__} is built without CUDA (FORCE_CUDA=1 builds them all the same)"
     home = os.environ.get("CUDA_HOME") or CUDA_HOME  # which torch looks for only where it has CUDA
@@ -58,7 +62,13 @@ class Cuda:
 
         self.nvcc = nvcc
         # Code for A100 and its like and for Hopper, and PTX from which drivers compile for all that is newer.
-        self.architectures = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0+PTX;9.0a")
+        named = re.split("[ ;]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0+PTX;9.0a"))
+        supported = [name for name in named if not re.match(r"[1-7]\.", name)]
+        if supported != named:
+            print(f"gconv_ext: the CUDA kernels need 8.0 or newer; of TORCH_CUDA_ARCH_LIST only {supported} is built", file=sys.stderr)
+        if not supported:
+            sys.exit(f"TORCH_CUDA_ARCH_LIST names {' '.join(named)}, and the CUDA kernels need 8.0 or newer")
+        self.architectures = os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(supported)
         self.flags = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden", *_get_cuda_arch_flags()]
         plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True, check=True).stderr
         includes, libraries = (shlex.split(re.search(rf"^#\$ {name}=(.*)$", plan, re.M)[1]) for name in ("INCLUDES", "LIBRARIES"))
@@ -67,9 +77,15 @@ class Cuda:
         self.link_flags = [*libraries, "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,libcudart_static.a"]
 
     def __str__(self) -> str:
+        import torch
+
         said = subprocess.run([self.nvcc, "--version"], capture_output=True, text=True, check=True).stdout
         version = re.search(r"V([0-9.]+)", said)[1]
-        return f"built with nvcc {version} for {self.architectures.replace(';', ' ')}"
+        built = f"built with nvcc {version} for {self.architectures.replace(';', ' ')}"
+        if torch.version.cuda and torch.version.cuda.split(".")[0] != version.split(".")[0]:
+            # The runtime inside may ask for a newer driver than torch's does.
+            built += f"; torch has CUDA {torch.version.cuda}, an nvcc of the same major version is the safer choice"
+        return built
 
     def compile(self, source: str, headers: list[str], folder: Path) -> str:
         """The object file of a .cu file, made anew where something is newer."""

@@ -1,4 +1,3 @@
-#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
 
@@ -14,7 +13,7 @@ cuda::IrrepFpropParams fprop_params(const IrrepLayer& layer) {
   cuda::IrrepFpropParams params;
   params.shape = layer.shape;
   params.type = layer.type;
-  params.tf32 = at::globalContext().allowTF32CuBLAS();
+  params.tf32 = tf32_allowed();
   params.banks = layer.banks();
   params.relax_input = layer.relax_input;
   return params;
@@ -103,7 +102,7 @@ at::Tensor irrep_wgrad_cuda(const at::Tensor& x, const at::Tensor& dy_, const st
   cuda::IrrepWgradParams params;
   params.shape = layer.shape;
   params.type = layer.type;
-  params.tf32 = at::globalContext().allowTF32CuBLAS();
+  params.tf32 = tf32_allowed();
   params.banks = layer.banks();
   params.relax_input = layer.relax_input;
 

@@ -46,10 +46,11 @@ def transforms_first(order: int, in_fields: int, out_fields: int, crowded: bool)
     return max(in_fields, out_fields) > 16 or (order == 8 and crowded)
 
 
-def irrep_wgrad(order: int, in_fields: int, out_fields: int, bits: int) -> Tile:
+def irrep_wgrad(order: int, in_fields: int, out_fields: int, bits: int, wide: bool) -> Tile:
+    """`wide`: with 64-bit offsets."""
     out_tile = _fitting(out_fields, 32)
     pixels = 16 if order == 8 and out_tile == 16 else 32
-    return Tile(pixels, out_tile, 16, 8, 2, 255 if bits == 16 else None)
+    return Tile(pixels, out_tile, 16, 8, 2, 255 if bits == 16 or wide else None)
 
 
 def fused_fprop(order: int, in_fields: int, out_fields: int, bits: int) -> Tile:

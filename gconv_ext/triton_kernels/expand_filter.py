@@ -5,46 +5,58 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..groups import as_group
-from .launch import contiguous, on_device
+from .launch import chosen, contiguous, group_tables, on_device
+from .tiles import moved_tap
 
 _NUMBERS = 256  # of one program
 _MOST_SHARES = 64  # of a relaxed weight's gradient
 
 
-@functools.cache
-def _moved_positions(group: str, size: int, lifting: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(moved [|P|, block], source [|P|, block]): where u moves the position (w, s) of a block to, and where what it moves to
-    the position (v, t) comes from."""
-    point_group = as_group(group)
-    elements, taps = 1 if lifting else point_group.order, size**2
-    moved = torch.tensor([
-        [(0 if lifting else int(point_group.product[u, w])) * taps + point_group.moved_tap(u, s, size) for w in range(elements) for s in range(taps)]
-        for u in range(point_group.order)
-    ], dtype=torch.int32)  # fmt: skip
-    return moved.to(device), moved.argsort(1).to(device, torch.int32)
+@triton.jit
+def _moved_by(
+    G: tl.constexpr, position, MATRICES: tl.constexpr, PRODUCT_ROWS: tl.constexpr, SIZE: tl.constexpr, LIFTING: tl.constexpr
+):
+    """The position (g·w, g·s) in a block of that of (w, s)."""
+    row, column = moved_tap(position % (SIZE * SIZE), MATRICES, G, SIZE)
+    moved = row * SIZE + column
+    if not LIFTING:
+        moved += ((PRODUCT_ROWS[G] >> (4 * (position // (SIZE * SIZE)))) & 15) * (SIZE * SIZE)
+    return moved
+
+
+@triton.jit
+def _source(
+    u, position, MATRICES: tl.constexpr, PRODUCT_ROWS: tl.constexpr, INVERSE: tl.constexpr, SIZE: tl.constexpr, LIFTING: tl.constexpr
+):  # fmt: skip
+    """The position (w, s) of what u moves to the position (v, t)."""
+    source = position
+    for g in tl.static_range(len(INVERSE)):
+        source = tl.where(u == g, _moved_by(INVERSE[g], position, MATRICES, PRODUCT_ROWS, SIZE, LIFTING), source)
+    return source
 
 
 @triton.jit
 def expand_filter_kernel(
-    weight, relaxed_weight, filter, source, pairs, banks, block, in_fields,
-    ORDER: tl.constexpr, TAPS: tl.constexpr, RELAXED: tl.constexpr, RELAX_INPUT: tl.constexpr, SUMS: tl.constexpr,
+    weight, relaxed_weight, filter, pairs, banks, block, in_fields,
+    MATRICES: tl.constexpr, PRODUCT_ROWS: tl.constexpr, INVERSE: tl.constexpr,
+    SIZE: tl.constexpr, LIFTING: tl.constexpr, RELAXED: tl.constexpr, RELAX_INPUT: tl.constexpr, SUMS: tl.constexpr,
     NUMBERS: tl.constexpr,
 ):  # fmt: skip
+    ORDER: tl.constexpr = len(MATRICES)
+    TAPS: tl.constexpr = SIZE * SIZE
     number = tl.program_id(0).to(tl.int64) * NUMBERS + tl.arange(0, NUMBERS)  # of F [o, u, c, v, t]
     position = number % block
     field = number // block % in_fields
     u = number // block // in_fields % ORDER
     pair = number // block // in_fields // ORDER * in_fields + field
     inside = number < pairs * ORDER * block
-    at = pair * block + tl.load(source + u * block + position, mask=inside, other=0)
+    at = pair * block + _source(u, position, MATRICES, PRODUCT_ROWS, INVERSE, SIZE, LIFTING)
     total = tl.zeros((NUMBERS,), SUMS)
     for bank in range(banks):
         taps = tl.load(weight + bank * pairs * block + at, mask=inside, other=0.0).to(SUMS)
@@ -57,10 +69,13 @@ def expand_filter_kernel(
 
 @triton.jit
 def expand_filter_backward_kernel(
-    grad_filter, relaxed_weight, grad_weight, moved, pairs, banks, block, in_fields,
-    ORDER: tl.constexpr, TAPS: tl.constexpr, RELAXED: tl.constexpr, RELAX_INPUT: tl.constexpr, SUMS: tl.constexpr,
+    grad_filter, relaxed_weight, grad_weight, pairs, banks, block, in_fields,
+    MATRICES: tl.constexpr, PRODUCT_ROWS: tl.constexpr, INVERSE: tl.constexpr,
+    SIZE: tl.constexpr, LIFTING: tl.constexpr, RELAXED: tl.constexpr, RELAX_INPUT: tl.constexpr, SUMS: tl.constexpr,
     NUMBERS: tl.constexpr,
 ):  # fmt: skip
+    ORDER: tl.constexpr = len(MATRICES)
+    TAPS: tl.constexpr = SIZE * SIZE
     number = tl.program_id(0).to(tl.int64) * NUMBERS + tl.arange(0, NUMBERS)  # of ψ [o, c, w, s]
     bank = tl.program_id(1)
     position = number % block
@@ -68,7 +83,7 @@ def expand_filter_backward_kernel(
     inside = number < pairs * block
     total = tl.zeros((NUMBERS,), SUMS)
     for u in tl.static_range(ORDER):
-        to = tl.load(moved + u * block + position, mask=inside, other=0)
+        to = _moved_by(u, position, MATRICES, PRODUCT_ROWS, SIZE, LIFTING)
         at = ((pair // in_fields * ORDER + u) * in_fields + pair % in_fields) * block + to
         taps = tl.load(grad_filter + at, mask=inside, other=0.0).to(SUMS)
         if RELAXED:
@@ -82,10 +97,13 @@ def expand_filter_backward_kernel(
 
 @triton.jit
 def expand_filter_backward_relaxed_kernel(
-    grad_filter, weight, shares, source, pairs, banks, block, in_fields, numbers_per_share,
-    ORDER: tl.constexpr, TAPS: tl.constexpr, RELAX_INPUT: tl.constexpr, SUMS: tl.constexpr, NUMBERS: tl.constexpr,
+    grad_filter, weight, shares, pairs, banks, block, in_fields, numbers_per_share,
+    MATRICES: tl.constexpr, PRODUCT_ROWS: tl.constexpr, INVERSE: tl.constexpr,
+    SIZE: tl.constexpr, LIFTING: tl.constexpr, RELAX_INPUT: tl.constexpr, SUMS: tl.constexpr, NUMBERS: tl.constexpr,
 ):  # fmt: skip
     """One share of <ψ_l, F's gradient> over all that w_l[element] multiplies: shares is [share, banks, |P|]."""
+    ORDER: tl.constexpr = len(MATRICES)
+    TAPS: tl.constexpr = SIZE * SIZE
     share = tl.program_id(0)
     bank = tl.program_id(1) // ORDER
     element = tl.program_id(1) % ORDER
@@ -104,7 +122,7 @@ def expand_filter_backward_relaxed_kernel(
             u = element
             position = number % per_pair
         at = ((pair // in_fields * ORDER + u) * in_fields + pair % in_fields) * block + position
-        of_bank = bank * pairs * block + pair * block + tl.load(source + u * block + position, mask=inside, other=0)
+        of_bank = bank * pairs * block + pair * block + _source(u, position, MATRICES, PRODUCT_ROWS, INVERSE, SIZE, LIFTING)
         taps = tl.load(weight + of_bank, mask=inside, other=0.0).to(SUMS)
         total += taps * tl.load(grad_filter + at, mask=inside, other=0.0).to(SUMS)
     tl.store(shares + share * banks * ORDER + tl.program_id(1), tl.sum(total))
@@ -118,20 +136,22 @@ def _sizes(weight: Tensor, relaxed_weight: Tensor | None, group: str) -> tuple[i
     return banks, weight.shape[bank_axis], weight.shape[bank_axis + 1], block, as_group(group).order, weight.shape[-1] ** 2
 
 
-def _sums(weight: Tensor) -> dict:
-    return {"SUMS": tl.float64 if weight.dtype == torch.float64 else tl.float32, "NUMBERS": _NUMBERS}
+def _constants(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str) -> dict:
+    return chosen(group_tables(group), "MATRICES", "PRODUCT_ROWS", "INVERSE") | {
+        "SIZE": weight.shape[-1], "LIFTING": weight.dim() == 4 + (relaxed_weight is not None),
+        "RELAX_INPUT": relax_on == "input", "SUMS": tl.float64 if weight.dtype == torch.float64 else tl.float32,
+        "NUMBERS": _NUMBERS,
+    }  # fmt: skip
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str) -> Tensor:
     """As ops.expand_filter, on a GPU."""
     banks, out_fields, in_fields, block, order, taps = _sizes(weight, relaxed_weight, group)
-    size, lifting = weight.shape[-1], block == taps and weight.dim() == 4 + (relaxed_weight is not None)
-    filter = weight.new_empty((out_fields * order, in_fields * block // taps, size, size))
-    _, source = _moved_positions(group, size, lifting, weight.device)
+    filter = weight.new_empty((out_fields * order, in_fields * block // taps, *weight.shape[-2:]))
     with on_device(weight):
         expand_filter_kernel[(triton.cdiv(filter.numel(), _NUMBERS),)](
-            weight.contiguous(), contiguous(relaxed_weight), filter, source, out_fields * in_fields, banks, block, in_fields,
-            ORDER=order, TAPS=taps, RELAXED=relaxed_weight is not None, RELAX_INPUT=relax_on == "input", **_sums(weight),
+            weight.contiguous(), contiguous(relaxed_weight), filter, out_fields * in_fields, banks, block, in_fields,
+            RELAXED=relaxed_weight is not None, **_constants(weight, relaxed_weight, group, relax_on),
         )  # fmt: skip
     return filter
 
@@ -141,16 +161,15 @@ def expand_filter_backward(
 ) -> tuple[Tensor, Tensor]:
     """As ops.expand_filter_backward, on a GPU."""
     banks, out_fields, in_fields, block, order, taps = _sizes(weight, relaxed_weight, group)
-    pairs, lifting = out_fields * in_fields, weight.dim() == 4 + (relaxed_weight is not None)
-    moved, source = _moved_positions(group, weight.shape[-1], lifting, weight.device)
-    grad_filter, common = grad_filter.contiguous(), {"ORDER": order, "TAPS": taps, "RELAX_INPUT": relax_on == "input", **_sums(weight)}
+    pairs, constants = out_fields * in_fields, _constants(weight, relaxed_weight, group, relax_on)
+    grad_filter = grad_filter.contiguous()
     grad_weight = torch.empty(weight.shape if output_mask[0] else (0,), dtype=weight.dtype, device=weight.device)
     grad_relaxed_weight = weight.new_empty((0,))
     with on_device(weight):
         if output_mask[0]:
             expand_filter_backward_kernel[triton.cdiv(pairs * block, _NUMBERS), banks](
-                grad_filter, contiguous(relaxed_weight), grad_weight, moved, pairs, banks, block, in_fields,
-                RELAXED=relaxed_weight is not None, **common,
+                grad_filter, contiguous(relaxed_weight), grad_weight, pairs, banks, block, in_fields,
+                RELAXED=relaxed_weight is not None, **constants,
             )  # fmt: skip
         if output_mask[1]:
             numbers = pairs * (order * taps if relax_on == "input" else block)
@@ -159,7 +178,7 @@ def expand_filter_backward(
             sums = torch.float64 if weight.dtype == torch.float64 else torch.float32
             shares = weight.new_empty((count, banks, order), dtype=sums)
             expand_filter_backward_relaxed_kernel[count, banks * order](
-                grad_filter, weight.contiguous(), shares, source, pairs, banks, block, in_fields, per_share, **common
+                grad_filter, weight.contiguous(), shares, pairs, banks, block, in_fields, per_share, **constants
             )
             grad_relaxed_weight = shares.sum(0).to(weight.dtype)
     return grad_weight, grad_relaxed_weight

@@ -29,7 +29,7 @@ from .launch import (
     precision,
     tap_lists,
 )
-from .tiles import load_map, moved_tap, replaced
+from .tiles import listed_count, listed_tap, listed_taps, load_map, moved_tap, replaced, widened
 
 
 @triton.jit
@@ -49,49 +49,53 @@ def _source(
 
 @triton.jit
 def fused_fprop_kernel(
-    x, activated, weight, relaxed_weight, bias, y, taps, tap_counts,
+    x, activated, weight, relaxed_weight, bias, y,
     batch, in_fields, out_fields, banks, blocks,
     x_batch, x_field, x_element, x_row, x_column, y_batch, y_field, y_element, y_row, y_column,
     rows_in, columns_in, rows, columns, row_stride, column_stride, row_padding, column_padding, row_dilation, column_dilation,
     MATRICES: tl.constexpr, INVERSE: tl.constexpr, PRODUCT: tl.constexpr, SIZE: tl.constexpr, LIFTING: tl.constexpr,
-    ADJOINT: tl.constexpr, ROW_SPREAD: tl.constexpr, COLUMN_SPREAD: tl.constexpr, MASKED: tl.constexpr,
+    ADJOINT: tl.constexpr, TAPS: tl.constexpr, ROW_SPREAD: tl.constexpr, COLUMN_SPREAD: tl.constexpr, MASKED: tl.constexpr,
     RELAXED: tl.constexpr, RELAX_INPUT: tl.constexpr, HAS_BIAS: tl.constexpr, RELU: tl.constexpr,
     X_FIELDS_LAST: tl.constexpr, Y_FIELDS_LAST: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     PIXELS: tl.constexpr, OUT_FIELDS: tl.constexpr, IN_FIELDS: tl.constexpr,
 ):  # fmt: skip
     """Fields are those of one of `blocks` blocks; weight is ψ [banks, blocks·O, C, |P|, SIZE, SIZE].  ADJOINT: x is dy and y is
-    dx.  A spread above 1 as in irrep_fprop_kernel."""
+    dx.  A spread above 1 and TAPS as in irrep_fprop_kernel."""
     ORDER: tl.constexpr = len(MATRICES)
     IN_ELEMENTS: tl.constexpr = 1 if LIFTING and not ADJOINT else ORDER
     OUT_ELEMENTS: tl.constexpr = 1 if LIFTING and ADJOINT else ORDER
     STRIDE: tl.constexpr = SIZE * SIZE if LIFTING else ORDER * SIZE * SIZE
     PHASES: tl.constexpr = ROW_SPREAD * COLUMN_SPREAD
-    block = tl.program_id(2) // PHASES
+    block = widened(tl.program_id(2) // PHASES, WIDE)
     phase = tl.program_id(2) % PHASES
     row_phase = phase // COLUMN_SPREAD
     column_phase = phase % COLUMN_SPREAD
 
     rows_of_phase = (rows + ROW_SPREAD - 1) // ROW_SPREAD
     columns_of_phase = (columns + COLUMN_SPREAD - 1) // COLUMN_SPREAD
-    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS) if WIDE else tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    pixel = widened(tl.program_id(0), WIDE) * PIXELS + tl.arange(0, PIXELS)
     image = pixel // (rows_of_phase * columns_of_phase)
     row = pixel // columns_of_phase % rows_of_phase
     column = pixel % columns_of_phase
-    plane = tl.arange(0, OUT_ELEMENTS * OUT_FIELDS)  # of the result: element and field
+    plane = widened(tl.arange(0, OUT_ELEMENTS * OUT_FIELDS), WIDE)  # of the result: element and field
     element = plane // OUT_FIELDS
     out_field = tl.program_id(1) * OUT_FIELDS + plane % OUT_FIELDS
-    lane = tl.arange(0, IN_FIELDS)
+    lane = widened(tl.arange(0, IN_FIELDS), WIDE)
     x_image = image * x_batch + block * in_fields * x_field
     in_stride = out_fields * STRIDE if ADJOINT else STRIDE
     out_stride = STRIDE if ADJOINT else in_fields * STRIDE
     steps_of_tap = (in_fields + IN_FIELDS - 1) // IN_FIELDS
-    count = tl.load(tap_counts + phase) if PHASES > 1 else SIZE * SIZE
+    if TAPS is None:
+        count = SIZE * SIZE
+    else:
+        count = listed_count(TAPS, phase)
+        words = listed_taps(TAPS, phase)
 
     sums = tl.zeros((PIXELS, OUT_ELEMENTS * OUT_FIELDS), tl.float32)
     for step in range(count * steps_of_tap):
         tap = step // steps_of_tap
-        if PHASES > 1:
-            tap = tl.load(taps + phase * SIZE * SIZE + tap)
+        if TAPS is not None:
+            tap = listed_tap(words, tap)
         field = step % steps_of_tap * IN_FIELDS + lane
         row_at = tap // SIZE * row_dilation - row_padding
         column_at = tap % SIZE * column_dilation - column_padding
@@ -102,11 +106,13 @@ def fused_fprop_kernel(
             row_at = (row_at + row_phase + ROW_SPREAD * row_shift) // ROW_SPREAD - row_shift
             column_at = (column_at + column_phase + COLUMN_SPREAD * column_shift) // COLUMN_SPREAD - column_shift
         mask = (field < in_fields)[:, None] & (out_field < out_fields)[None, :]
+        x_plane = x_image
         for v in tl.static_range(IN_ELEMENTS):
             tile = load_map(
-                x, activated, x_image + v * x_element, row * row_stride + row_at, column * column_stride + column_at,
+                x, activated, x_plane, row * row_stride + row_at, column * column_stride + column_at,
                 image < batch, field, in_fields, rows_in, columns_in, x_row, x_column, x_field, MASKED, X_FIELDS_LAST,
             )  # fmt: skip
+            x_plane += x_element
             position = element
             for u in tl.static_range(OUT_ELEMENTS):
                 if ADJOINT:
@@ -169,25 +175,24 @@ def fused_wgrad_kernel(
     ORDER: tl.constexpr = len(MATRICES)
     STRIDE: tl.constexpr = SIZE * SIZE if LIFTING else ORDER * SIZE * SIZE
     out_tiles = tl.cdiv(out_fields, OUT_FIELDS)
-    in_field = tl.program_id(0) // out_tiles * IN_FIELDS + tl.arange(0, IN_FIELDS)
-    out_field = tl.program_id(0) % out_tiles * OUT_FIELDS + tl.arange(0, OUT_FIELDS)
-    position = tl.program_id(1)
+    in_field = widened(tl.program_id(0) // out_tiles * IN_FIELDS + tl.arange(0, IN_FIELDS), WIDE)
+    out_field = widened(tl.program_id(0) % out_tiles * OUT_FIELDS + tl.arange(0, OUT_FIELDS), WIDE)
+    position = widened(tl.program_id(1), WIDE)
     element = position // (SIZE * SIZE)
     tap = position % (SIZE * SIZE)
-    block = tl.program_id(2) % blocks
-    share = tl.program_id(2) // blocks
+    block = widened(tl.program_id(2) % blocks, WIDE)
+    share = widened(tl.program_id(2) // blocks, WIDE)
 
     sums = ()  # one for each u; a strict layer needs their sum alone
     for u in tl.static_range(ORDER if RELAXED else 1):
         sums = sums + (tl.zeros((IN_FIELDS, OUT_FIELDS), tl.float32),)
     for start in range(0, pixels_per_share, PIXELS):
-        first = share * pixels_per_share + start
-        pixel = first.to(tl.int64) + tl.arange(0, PIXELS) if WIDE else first + tl.arange(0, PIXELS)
+        pixel = share * pixels_per_share + start + tl.arange(0, PIXELS)
         image = pixel // (rows * columns)
         row = pixel // columns % rows
         column = pixel % columns
         x_image = image * x_batch + block * in_fields * x_field
-        y_image = image * y_batch + block * out_fields * y_field
+        y_plane = image * y_batch + block * out_fields * y_field
         for u in tl.static_range(ORDER):
             moved_row, moved_column = moved_tap(tap, MATRICES, u, SIZE)
             x_plane = 0 if LIFTING else _multiplied(u, element, PRODUCT) * x_element
@@ -197,9 +202,10 @@ def fused_wgrad_kernel(
                 rows_in, columns_in, x_row, x_column, x_field, False, X_FIELDS_LAST,
             )  # fmt: skip
             y_tile = load_map(
-                dy, activated, y_image + u * y_element, row, column, image < batch, out_field, out_fields,
+                dy, activated, y_plane, row, column, image < batch, out_field, out_fields,
                 rows, columns, y_row, y_column, y_field, MASKED, Y_FIELDS_LAST,
             )  # fmt: skip
+            y_plane += y_element
             if RELAXED:
                 sums = replaced(sums, u, tl.dot(tl.trans(x_tile), y_tile, sums[u], input_precision=PRECISION))
             else:
@@ -230,17 +236,17 @@ def _launch_fprop(
         return
     tables = group_tables(group)
     # The taps of the expanded filter are moved by no element.
-    taps, counts = tap_lists("C1", size, False, axes, x.device) or (None, None)
+    taps = tap_lists("C1", size, False, axes)
     tile = configurations.fused_fprop(len(tables["MATRICES"]), in_fields, out_fields, x.element_size() * 8)
     with on_device(x):
         fused_fprop_kernel[triton.cdiv(pixels, tile.pixels), triton.cdiv(out_fields, tile.out_fields), blocks * phases](
-            x, activated, weight.contiguous(), contiguous(relaxed_weight), contiguous(bias), y, taps, counts,
+            x, activated, weight.contiguous(), contiguous(relaxed_weight), contiguous(bias), y,
             x.shape[0], in_fields, out_fields, 1 if relaxed_weight is None else relaxed_weight.shape[0], blocks,
             *map_strides(x), *map_strides(y),
             rows.input, columns.input, rows.output, columns.output, rows.stride, columns.stride,
             rows.padding, columns.padding, rows.dilation, columns.dilation,
             MATRICES=tables["MATRICES"], INVERSE=tables["INVERSE"], PRODUCT=tables["PRODUCT"], SIZE=size, LIFTING=lifting,
-            ADJOINT=adjoint, ROW_SPREAD=rows.spread, COLUMN_SPREAD=columns.spread, MASKED=activated is not None,
+            ADJOINT=adjoint, TAPS=taps, ROW_SPREAD=rows.spread, COLUMN_SPREAD=columns.spread, MASKED=activated is not None,
             RELAXED=relaxed_weight is not None, RELAX_INPUT=relax_on == "input", HAS_BIAS=bias is not None, RELU=relu,
             X_FIELDS_LAST=not lies_in_rows(x), Y_FIELDS_LAST=not lies_in_rows(y), WIDE=is_wide(x, y), PRECISION=precision(),
             PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,

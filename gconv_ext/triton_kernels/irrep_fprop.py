@@ -31,7 +31,18 @@ from .launch import (
     precision,
     tap_lists,
 )
-from .tiles import fourier, inverse_fourier, load_filter, load_map, moved_tap, replaced
+from .tiles import (
+    fourier,
+    inverse_fourier,
+    listed_count,
+    listed_tap,
+    listed_taps,
+    load_filter,
+    load_map,
+    moved_tap,
+    replaced,
+    widened,
+)
 
 
 @triton.jit
@@ -54,42 +65,47 @@ def _multiply(sums, x, filter, PRODUCTS: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def irrep_fprop_kernel(
-    x, activated, weight, relaxed_weight, bias, y, taps, tap_counts,
+    x, activated, weight, relaxed_weight, bias, y,
     batch, in_fields, out_fields, banks, blocks,
     x_batch, x_field, x_element, x_row, x_column, y_batch, y_field, y_element, y_row, y_column,
     rows_in, columns_in, rows, columns, row_stride, column_stride, row_padding, column_padding, row_dilation, column_dilation,
     MATRICES: tl.constexpr, INVERSE: tl.constexpr, BUTTERFLIES: tl.constexpr, PRODUCTS: tl.constexpr, SCALES: tl.constexpr,
     SIZE: tl.constexpr, ORBITS: tl.constexpr, LIFTING: tl.constexpr, ADJOINT: tl.constexpr, TRANSFORMED: tl.constexpr,
-    TABLED: tl.constexpr, ROW_SPREAD: tl.constexpr, COLUMN_SPREAD: tl.constexpr, MASKED: tl.constexpr, SCALE_INPUT: tl.constexpr,
+    TAPS: tl.constexpr, ROW_SPREAD: tl.constexpr, COLUMN_SPREAD: tl.constexpr, MASKED: tl.constexpr, SCALE_INPUT: tl.constexpr,
     SCALE_OUTPUT: tl.constexpr, HAS_BIAS: tl.constexpr, RELU: tl.constexpr, X_FIELDS_LAST: tl.constexpr,
     Y_FIELDS_LAST: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     PIXELS: tl.constexpr, OUT_FIELDS: tl.constexpr, IN_FIELDS: tl.constexpr,
 ):  # fmt: skip
     """Fields are those of one of `blocks` blocks; weight is ψ [banks, blocks·O, C, |P|, SIZE, SIZE], or what
     irrep_transform_weight_kernel makes of it.  A spread above 1 is the stride of the convolution whose dgrad this is: between
-    two pixels of x lie spread − 1 zeros, and the output pixels spread·p + phase have taps of their own, listed in `taps`.
+    two pixels of x lie spread − 1 zeros, and the output pixels spread·p + phase have taps of their own, listed in TAPS
+    (launch.tap_lists; None: all in order).
     """
     ORDER: tl.constexpr = len(MATRICES)
     PHASES: tl.constexpr = ROW_SPREAD * COLUMN_SPREAD
-    block = tl.program_id(2) // PHASES
+    block = widened(tl.program_id(2) // PHASES, WIDE)
     phase = tl.program_id(2) % PHASES
     row_phase = phase // COLUMN_SPREAD
     column_phase = phase % COLUMN_SPREAD
 
     rows_of_phase = (rows + ROW_SPREAD - 1) // ROW_SPREAD
     columns_of_phase = (columns + COLUMN_SPREAD - 1) // COLUMN_SPREAD
-    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS) if WIDE else tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    pixel = widened(tl.program_id(0), WIDE) * PIXELS + tl.arange(0, PIXELS)
     image = pixel // (rows_of_phase * columns_of_phase)
     row = pixel // columns_of_phase % rows_of_phase
     column = pixel % columns_of_phase
-    out_field = tl.program_id(1) * OUT_FIELDS + tl.arange(0, OUT_FIELDS)
-    lane = tl.arange(0, IN_FIELDS)
+    out_field = widened(tl.program_id(1) * OUT_FIELDS + tl.arange(0, OUT_FIELDS), WIDE)
+    lane = widened(tl.arange(0, IN_FIELDS), WIDE)
     x_image = image * x_batch + block * in_fields * x_field
     x_row_at = row * row_stride
     x_column_at = column * column_stride
 
     IN_STRIDE: tl.constexpr = SIZE * SIZE if LIFTING else ORDER * SIZE * SIZE
-    count = tl.load(tap_counts + phase) if TABLED else SIZE * SIZE
+    if TAPS is None:
+        count = SIZE * SIZE
+    else:
+        count = listed_count(TAPS, phase)
+        words = listed_taps(TAPS, phase)
     steps_of_tap = (in_fields + IN_FIELDS - 1) // IN_FIELDS
 
     sums = ()
@@ -99,11 +115,14 @@ def irrep_fprop_kernel(
     for bank in range(banks):
         for step in range(count * steps_of_tap):
             orbit = step // steps_of_tap
-            tap = tl.load(taps + phase * SIZE * SIZE + orbit) if TABLED else orbit
-            if not LIFTING:
-                orbit = tap
+            tap = orbit
+            if TAPS is not None:
+                tap = listed_tap(words, orbit)
+                if not LIFTING:
+                    orbit = tap
             field = step % steps_of_tap * IN_FIELDS + lane
             tiles = ()
+            x_plane = x_image
             for g in tl.static_range(ORDER):
                 moved_row, moved_column = moved_tap(tap, MATRICES, g, SIZE)
                 row_at = moved_row * row_dilation - row_padding
@@ -119,9 +138,10 @@ def irrep_fprop_kernel(
                     row_at = row_at // ROW_SPREAD - row_shift
                     column_at = column_at // COLUMN_SPREAD - column_shift
                 tile = load_map(
-                    x, activated, x_image + g * x_element, x_row_at + row_at, x_column_at + column_at, reads, field, in_fields,
-                    rows_in, columns_in, x_row, x_column, x_field, MASKED, X_FIELDS_LAST,
+                    x, activated, x_plane, x_row_at + row_at, x_column_at + column_at, reads, field, in_fields, rows_in,
+                    columns_in, x_row, x_column, x_field, MASKED, X_FIELDS_LAST,
                 )  # fmt: skip
+                x_plane += x_element
                 if SCALE_INPUT:
                     tile = tile * tl.load(relaxed_weight + bank * ORDER + g)
                 tiles = tiles + (tile,)
@@ -173,17 +193,18 @@ def irrep_fprop_kernel(
         tile = tile.to(y.dtype.element_ty)
         if Y_FIELDS_LAST:
             offsets = y_at[:, None] + out_field[None, :] * y_field
-            tl.store(y + u * y_element + offsets, tile, mask=inside[:, None] & (out_field < out_fields)[None, :])
+            tl.store(y + offsets, tile, mask=inside[:, None] & (out_field < out_fields)[None, :])
         else:
             offsets = y_at[None, :] + out_field[:, None] * y_field
-            tl.store(y + u * y_element + offsets, tl.trans(tile), mask=inside[None, :] & (out_field < out_fields)[:, None])
+            tl.store(y + offsets, tl.trans(tile), mask=inside[None, :] & (out_field < out_fields)[:, None])
+        y_at += y_element
 
 
 @triton.jit
 def irrep_transform_weight_kernel(
-    weight, transformed, taps, in_fields, out_fields,
+    weight, transformed, in_fields, out_fields,
     MATRICES: tl.constexpr, INVERSE: tl.constexpr, BUTTERFLIES: tl.constexpr, SIZE: tl.constexpr, LIFTING: tl.constexpr,
-    ADJOINT: tl.constexpr, TABLED: tl.constexpr, PAIRS: tl.constexpr,
+    ADJOINT: tl.constexpr, TAPS: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
     """ψ [banks · blocks, O, C, |P|, SIZE, SIZE] -> Ψ̂ [banks · blocks, orbit, plane, in field, out field], rounded once to the
     type of `transformed`; what the kernel above makes of ψ itself."""
@@ -193,7 +214,7 @@ def irrep_transform_weight_kernel(
     block = tl.program_id(2).to(tl.int64)
     pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
     pairs = in_fields * out_fields
-    tap = tl.load(taps + orbit) if TABLED else orbit
+    tap = orbit if TAPS is None else listed_tap(listed_taps(TAPS, 0), orbit)
     in_field = pair // out_fields
     out_field = pair % out_fields
     in_stride = out_fields * IN_STRIDE if ADJOINT else IN_STRIDE
@@ -213,12 +234,12 @@ def _transformed(
     """Ψ̂ [banks · blocks, orbit, plane, in field, out field] of a contiguous filter bank."""
     firsts = as_group(group).tap_orbits(size) if lifting else range(size**2)
     transformed = weight.new_empty((blocks, len(firsts), as_group(group).order, in_fields, out_fields))
-    lists = tap_lists(group, size, lifting, forward_axes(size, (size, size), (1, 1), (0, 0), (1, 1)), weight.device)
+    taps = tap_lists(group, size, lifting, forward_axes(size, (size, size), (1, 1), (0, 0), (1, 1)))
     tables = chosen(group_tables(group), "MATRICES", "INVERSE", "BUTTERFLIES")
     with on_device(weight):
         irrep_transform_weight_kernel[triton.cdiv(in_fields * out_fields, 128), len(firsts), blocks](
-            weight, transformed, None if lists is None else lists[0], in_fields, out_fields,
-            **tables, SIZE=size, LIFTING=lifting, ADJOINT=adjoint, TABLED=lists is not None, PAIRS=128,
+            weight, transformed, in_fields, out_fields,
+            **tables, SIZE=size, LIFTING=lifting, ADJOINT=adjoint, TAPS=taps, PAIRS=128,
         )  # fmt: skip
     return transformed
 
@@ -234,8 +255,8 @@ def _launch(
     if pixels == 0:
         return
     banks = 1 if relaxed_weight is None else relaxed_weight.shape[0]
-    tables, lists = group_tables(group), tap_lists(group, size, lifting, axes, x.device)
-    taps, counts = (None, None) if lists is None else lists
+    tables = group_tables(group)
+    scale_input &= relaxed_weight is not None
     scale_output = relaxed_weight is not None and not scale_input
     x_fields_last = not lies_in_rows(x)
     crowded = phases > 1 or scale_output or not x_fields_last
@@ -245,17 +266,19 @@ def _launch(
         transformed = _transformed(weight, group, size, banks * blocks, in_fields, out_fields, lifting, adjoint)
     with on_device(x):
         irrep_fprop_kernel[triton.cdiv(pixels, tile.pixels), triton.cdiv(out_fields, tile.out_fields), blocks * phases](
-            x, activated, weight if transformed is None else transformed, relaxed_weight, bias, y, taps, counts,
+            x, activated, weight if transformed is None else transformed, relaxed_weight, bias, y,
             x.shape[0], in_fields, out_fields, banks, blocks, *map_strides(x), *map_strides(y),
             rows.input, columns.input, rows.output, columns.output, rows.stride, columns.stride,
             rows.padding, columns.padding, rows.dilation, columns.dilation,
             **chosen(tables, "MATRICES", "INVERSE", "BUTTERFLIES", "PRODUCTS", "SCALES"), SIZE=size, ORBITS=len(as_group(group).tap_orbits(size)) if lifting else size**2,
             LIFTING=lifting, ADJOINT=adjoint, TRANSFORMED=transformed is not None,
-            TABLED=taps is not None, ROW_SPREAD=rows.spread, COLUMN_SPREAD=columns.spread, MASKED=activated is not None,
-            SCALE_INPUT=relaxed_weight is not None and scale_input, SCALE_OUTPUT=scale_output,
+            TAPS=tap_lists(group, size, lifting, axes), ROW_SPREAD=rows.spread, COLUMN_SPREAD=columns.spread, MASKED=activated is not None,
+            SCALE_INPUT=scale_input, SCALE_OUTPUT=scale_output,
             HAS_BIAS=bias is not None, RELU=relu, X_FIELDS_LAST=x_fields_last, Y_FIELDS_LAST=not lies_in_rows(y),
             WIDE=is_wide(x, y), PRECISION=precision(), PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
             num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=tile.registers,
+            # The weighted x and the first butterfly in one rounding would not be the same for x and g·x.
+            enable_fp_fusion=not scale_input,
         )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def adjoint_axes(size: int, axes: tuple[Axis, Axis]) -> tuple[Axis, Axis]:
 
 
 @functools.cache
-def _orbits_of_phases(group: str, size: int, lifting: bool, axes: tuple[tuple[int, int, int], ...]) -> list[list[int]]:
+def _orbits_of_phases(group: str, size: int, lifting: bool, axes: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, ...], ...]:
     """For each phase of the output pixels, the first taps of the orbits of which any element reads more than zeros; axes are
     (padding, dilation, spread) of each direction."""
     group = as_group(group)
@@ -52,25 +52,28 @@ def _orbits_of_phases(group: str, size: int, lifting: bool, axes: tuple[tuple[in
         return row_at % row_spread == 0 and column_at % column_spread == 0
 
     firsts = group.tap_orbits(size) if lifting else range(size**2)
-    return [
-        [tap for tap in firsts if any(reads(group.moved_tap(g, tap, size), row, column) for g in range(group.order))]
+    return tuple(
+        tuple(tap for tap in firsts if any(reads(group.moved_tap(g, tap, size), row, column) for g in range(group.order)))
         for row in range(row_spread)
         for column in range(column_spread)
-    ]
+    )
 
 
 @functools.cache
-def _tap_lists(group: str, size: int, lifting: bool, axes, device: torch.device) -> tuple[Tensor, Tensor]:
-    lists = _orbits_of_phases(group, size, lifting, axes)
-    taps = [taps + [0] * (size**2 - len(taps)) for taps in lists]
-    return (torch.tensor(taps, dtype=torch.int32, device=device), torch.tensor([len(taps) for taps in lists], dtype=torch.int32, device=device))
+def _packed(lists: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    words = range(-(-max(map(len, lists)) // 4) or 1)
+    packed = [sum(tap << 16 * i for i, tap in enumerate(taps[4 * word : 4 * word + 4])) for taps in lists for word in (-1, *words)]
+    packed[:: len(words) + 1] = map(len, lists)
+    return (len(words) + 1, *packed)
 
 
-def tap_lists(group: str, size: int, lifting: bool, axes: tuple[Axis, Axis], device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """(taps [phases, size²], how many of them count [phases]); None where they are all the taps in order."""
+def tap_lists(group: str, size: int, lifting: bool, axes: tuple[Axis, Axis]) -> tuple[int, ...] | None:
+    """For each phase, how many taps count and then those, four in a number, behind the length of such a list, as tiles.py
+    reads them; None where they are all the taps in order.  They are part of the kernel: a table on the GPU would have to be
+    copied there on first use, which a CUDA graph cannot hold."""
     if not lifting and max(a.spread for a in axes) == 1:
         return None
-    return _tap_lists(group, size, lifting, tuple((a.padding, a.dilation, a.spread) for a in axes), device)
+    return _packed(_orbits_of_phases(group, size, lifting, tuple((a.padding, a.dilation, a.spread) for a in axes)))
 
 
 @functools.cache
@@ -80,6 +83,7 @@ def group_tables(group: str) -> dict:
     return {
         "MATRICES": tuple(map(tuple, point_group.matrices.flatten(1).tolist())),
         "PRODUCT": tuple(map(tuple, point_group.product.tolist())),
+        "PRODUCT_ROWS": tuple(sum(h << 4 * w for w, h in enumerate(row)) for row in point_group.product.tolist()),
         "INVERSE": tuple(point_group.inverse.tolist()),
         "BUTTERFLIES": table.butterflies,
         "PRODUCTS": table.products,
@@ -108,7 +112,7 @@ def is_wide(*maps: Tensor) -> bool:
 
 def precision() -> str:
     """Of a float32 product: exact, or on the tensor cores where PyTorch may."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 @functools.cache

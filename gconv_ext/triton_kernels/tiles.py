@@ -22,6 +22,47 @@ def moved_tap(tap, MATRICES: tl.constexpr, G: tl.constexpr, SIZE: tl.constexpr):
 
 
 @triton.jit
+def _listed(LISTS: tl.constexpr, phase, I: tl.constexpr):
+    """The phase's entry I; LISTS is the length of an entry list, then one list after the other."""
+    LENGTH: tl.constexpr = LISTS[0]
+    found = tl.zeros((), tl.int64)
+    for p in tl.static_range(len(LISTS) // LENGTH):
+        found = tl.where(phase == p, tl.full((), LISTS[1 + p * LENGTH + I], tl.int64), found)
+    return found
+
+
+@triton.jit
+def listed_count(LISTS: tl.constexpr, phase):
+    """How many taps a phase has (launch.tap_lists)."""
+    return _listed(LISTS, phase, 0).to(tl.int32)
+
+
+@triton.jit
+def listed_taps(LISTS: tl.constexpr, phase):
+    """The numbers that hold them."""
+    LENGTH: tl.constexpr = LISTS[0]
+    words = ()
+    for i in tl.static_range(1, LENGTH):
+        words = words + (_listed(LISTS, phase, i),)
+    return words
+
+
+@triton.jit
+def listed_tap(words, index):
+    """The tap at that index of them."""
+    word = words[0]
+    for i in tl.static_range(1, len(words)):
+        word = tl.where(index // 4 == i, words[i], word)
+    return ((word >> (16 * (index % 4)).to(tl.int64)) & 0xFFFF).to(tl.int32)
+
+
+@triton.jit
+def widened(number, WIDE: tl.constexpr):
+    """In 64 bits where an offset can pass 2³¹ − 1."""
+    return number.to(tl.int64) if WIDE else number
+
+
+@triton.jit
 def replaced(tiles, AT: tl.constexpr, tile):
     """The tuple with one entry exchanged."""
     out = ()

@@ -101,6 +101,10 @@ def launches(dtype):
         yield f"irrep_fprop {of} lifting", lambda: irrep_fprop.irrep_fprop(image, bank(group, fields, (), True), None, None, None, name, "output", *planar, False)
         strided = ([2, 2], [1, 1], [1, 1], 1)
         dy = maps(group, fields)[..., ::2, ::2].contiguous(memory_format=torch.channels_last_3d)
+        yield f"irrep_dgrad {of} strided wide", lambda: irrep_fprop.irrep_dgrad(dy, bank(group, fields), None, None, name, "output", [32, 32], *strided)
+        yield f"irrep_wgrad {of} wide", lambda: irrep_wgrad.irrep_wgrad(x, x, None, None, name, "output", 3, *planar)
+        yield f"fused_fprop {of} wide", lambda: fused.fused_fprop(x, bank(group, fields), None, None, None, name, "output", *planar, False)
+        yield f"fused_wgrad {of} wide", lambda: fused.fused_wgrad(x, x, None, None, name, "output", 3, *planar)
         yield f"irrep_dgrad {of} strided", lambda: irrep_fprop.irrep_dgrad(dy, bank(group, fields), None, None, name, "output", [32, 32], *strided)
         yield f"fused_dgrad {of} strided", lambda: fused.fused_dgrad(dy, bank(group, fields), None, None, name, "output", [32, 32], *strided)
         yield f"expand_filter {of} relaxed", lambda: expand_filter.expand_filter(banks, relaxed_weight, name, "input")
@@ -116,6 +120,8 @@ def main(arch, text=""):
             if text not in name:
                 continue
             kernels.clear()
+            for module in (fused, irrep_fprop, irrep_wgrad):  # as of maps past 2³¹ numbers
+                module.is_wide = lambda *maps: "wide" in name
             launch()
             for kernel in kernels:
                 if kernel.hash not in seen:  # other fields, the same tile

@@ -164,6 +164,21 @@ def test_the_transformed_weight(kind):
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("kind, planar", [("group", {"stride": 2}), ("lifting", {}), ("relaxed output", {})])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_64_bit_offsets(kind, planar, algorithm, monkeypatch):
+    """Every kernel has a form for maps past 2³¹ numbers; it computes the same."""
+    from gconv_ext.triton_kernels import fused, irrep_fprop, irrep_wgrad
+
+    arguments = on_device(cases.make(kind, PointGroup("C4"), size=(3, 4), batch=1, groups=2, in_fields=4, out_fields=4))
+    results = [passes(kind, arguments, PointGroup("C4"), algorithm, groups=2, padding=1, **planar)]
+    for module in (fused, irrep_fprop, irrep_wgrad):
+        monkeypatch.setattr(module, "is_wide", lambda *maps: True)
+    results.append(passes(kind, arguments, PointGroup("C4"), algorithm, groups=2, padding=1, **planar))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_shares_of_pixels_add_up(monkeypatch):
     """wgrad sums shares of the pixels in programs of their own."""
     from gconv_ext.triton_kernels import configurations
