@@ -3,6 +3,7 @@
 from . import functional, nn
 from .algorithms import Explanation
 from .equivariance import EquivarianceError, equivariance_error
+from .exactness import Exactness, LayerExactness, exactness
 from .functional import explain
 from .groups import PointGroup, transform_feature_map, transform_image
 from .models import create_model, list_models
@@ -11,10 +12,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EquivarianceError",
+    "Exactness",
     "Explanation",
+    "LayerExactness",
     "PointGroup",
     "create_model",
     "equivariance_error",
+    "exactness",
     "explain",
     "functional",
     "list_models",

@@ -17,7 +17,7 @@ DEMO = {"epochs": 10, "batch_size": 16}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Runs one command and returns its exit status: 0, 1 for a no, 2 for what the user can mend, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -36,6 +36,16 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="what was built, and the reason for each back end that is missing")
     info.set_defaults(command=_info)
+
+    exact = commands.add_parser(
+        "exactness",
+        help="tell, layer by layer, whether a network is exactly equivariant at an input size",
+        description="Paper 3: tells, layer by layer, whether a network is exactly equivariant at an input size, and "
+        "the nearest sizes where it is. Exit status 0 when exact, 1 when not.",
+    )
+    exact.set_defaults(command=_exactness)
+    exact.add_argument("model", metavar="MODEL", help="a network by the name that create_model knows it by")
+    exact.add_argument("--size", type=int, nargs="+", required=True, metavar="N", help="height = width, or both")
 
     train = commands.add_parser("train", help="train the networks of an experiment")
     experiments = train.add_subparsers(required=True, metavar="EXPERIMENT")
@@ -117,6 +127,21 @@ def _algorithms_on(device: str) -> str:
 
     weight = torch.empty(0, device=device)
     return ", ".join(name for name in ALGORITHMS[1:] if support(name, weight).why_not is None)
+
+
+def _exactness(options) -> int:
+    from .exactness import exactness
+    from .models import create_model, list_models
+
+    if options.model not in list_models():
+        raise InputError(f"unknown model {options.model!r}; expected one of {', '.join(list_models())}")
+    size = options.size[0] if len(options.size) == 1 else tuple(options.size)
+    try:
+        report = exactness(create_model(options.model), size)
+    except ValueError as error:
+        raise InputError(f"--size: {error}") from error
+    print(report)
+    return 0 if report.exact else 1
 
 
 def _needs_train_extra() -> None:

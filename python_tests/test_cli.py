@@ -23,7 +23,7 @@ def test_info(capsys):
     assert f"CUDA kernels: {not_built}" in said or "CUDA kernels: built with nvcc" in said
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["train", "noise"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["train", "noise"], ["bench"], ["exactness"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -44,6 +44,20 @@ def test_training_extra_is_asked_for(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and "pip install 'gconv_ext[train]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_exactness(capsys):
+    assert main(["exactness", "p4cnn", "--size", "28"]) == 0
+    assert "exact under C4 at 28 x 28" in capsys.readouterr().out.splitlines()
+    assert main(["exactness", "p4cnn", "--size", "28", "29"]) == 1
+    said = capsys.readouterr().out
+    assert "not exact under C4 at 28 x 29: 1 of 9 layers break it; nearest exact sizes: 28 x 28 and 28 x 30" in said
+    assert main(["exactness", "nothing", "--size", "28"]) == 2
+    assert "unknown model 'nothing'; expected one of noise_plain_cnn" in capsys.readouterr().err
+    for size in (["1"], ["0"], ["8", "8", "8"]):
+        assert main(["exactness", "p4cnn", "--size", *size]) == 2
+        said = capsys.readouterr()
+        assert "error: --size: " in said.err and not said.out
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
-"""Digits, their idx files, and paper 1's rotations and noise."""
+"""Digits, their idx files, paper 1's rotations and noise, and paper 3's rotations."""
 
 from .digits import DATASETS, SPLITS, Digits, load_digits
 from .idx import read_idx
 from .noise import NOISES, noise_map, noised, noisy_split, quarter_turned
+from .rotation import CircleCrop, biased_angles, rotate, uniform_angles
 
 __all__ = [
-    "DATASETS", "NOISES", "SPLITS", "Digits", "load_digits", "noise_map", "noised", "noisy_split", "quarter_turned", "read_idx",
+    "DATASETS", "NOISES", "SPLITS", "CircleCrop", "Digits", "biased_angles", "load_digits", "noise_map", "noised",
+    "noisy_split", "quarter_turned", "read_idx", "rotate", "uniform_angles",
 ]  # fmt: skip

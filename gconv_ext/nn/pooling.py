@@ -83,3 +83,40 @@ class SpatialAvgPool2d(_SpatialPool2d):
 
     def _pool(self, planes: Tensor) -> Tensor:
         return F.avg_pool2d(planes, self.kernel_size, self.stride, self.padding)
+
+
+class SpatialGlobalPool2d(nn.Module):
+    """Pools each plane to one pixel: y[b, c, h] = max_p x[b, c, h, p], or the mean.
+
+    Equivariant for maps of every size, and exact to the bit: the mean is summed in an order that no turn or reflection
+    changes.
+
+    Args:
+        reduce: "max" or "mean".
+
+    Shapes: [B, C, |P|, H, W] -> [B, C, |P|, 1, 1].
+    """
+
+    def __init__(self, reduce: str = "max"):
+        super().__init__()
+        if reduce not in ("max", "mean"):
+            raise ValueError(f"reduce must be 'max' or 'mean', got {reduce!r}")
+        self.reduce = reduce
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_tensor("x", x, 5, _LAYOUT)
+        if self.reduce == "max":
+            return x.amax((-2, -1), keepdim=True)
+        # Addition commutes to the bit: each line makes the plane symmetric in one more way; then the order is free.
+        height, width = x.shape[-2:]
+        folded = x + x.flip(-2, -1)
+        folded = folded + folded.flip(-1)
+        if height == width:
+            folded = folded + folded.mT
+        elif height > width:
+            folded = folded.mT
+        copies = 8 if height == width else 4
+        return (folded.contiguous().flatten(3).sum(3) / (copies * height * width))[..., None, None]
+
+    def extra_repr(self) -> str:
+        return f"reduce={self.reduce!r}"
