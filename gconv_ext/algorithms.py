@@ -237,8 +237,8 @@ def choose(call: Convolution) -> Explanation:
     return Explanation("dense", dense, rejected | {"irrep": f"estimated {ratio:.1f} times as fast as dense"})
 
 
-def run(call: Convolution, algorithm: str) -> Tensor:
-    """Computes the call with the named algorithm; errors as in api.functional."""
+def _resolve(call: Convolution, algorithm: str) -> tuple[str, str]:
+    """(algorithm, family of kernels) to compute the call with."""
     check_algorithm(algorithm)
     if algorithm == "auto":
         algorithm = choose(call).algorithm
@@ -247,7 +247,32 @@ def run(call: Convolution, algorithm: str) -> Tensor:
         raise RuntimeError(f"algorithm={algorithm!r} is not available: {support.missing}")
     if support.unsupported:
         raise ValueError(f"algorithm={algorithm!r} does not support this call: {support.unsupported}")
-    return _run(call, algorithm, support.kernels)
+    return algorithm, support.kernels
+
+
+def run(call: Convolution, algorithm: str) -> Tensor:
+    """Computes the call with the named algorithm; errors as in api.functional."""
+    return _run(call, *_resolve(call, algorithm))
+
+
+def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
+    """Applies the adjoint of a strict group convolution to x, a map of the size of its result, and adds the bias, one number
+    for each of the call's input fields.  Of call.x the shape counts alone."""
+    even = call.weight.shape[-1] % 2 == 0
+    if algorithm == "auto" and even and max(call.stride) > 1 and not _SUPPORT["dense"](call.weight).why_not:
+        algorithm = "dense"  # the taps of an orbit meet different phases of the stride: irrep would multiply zeros
+    algorithm, family = _resolve(call, algorithm)
+    size = tuple(call.x.shape[-2:])
+    if family:
+        options = autograd.ConvOptions(family, call.group.name, call.relax_on, *call.planar_options)
+        y = kernels.conv_transpose2d(x, call.weight, size, options)
+    else:
+        if algorithm == "dense":
+            filter = dense.expand_filter(call.weight, None, call.group.name, call.relax_on)
+        else:
+            filter = reference.expand_filter(call.weight, None, call.group, call.relax_on, lifting=False)
+        y = reference.correlate_adjoint(x, filter, size, call.group, *call.planar_options)
+    return y if call.bias is None else y + call.bias.to(y.dtype)[:, None, None, None]
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: PointGroup, relax_on: str, lifting: bool) -> Tensor:

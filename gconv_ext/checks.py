@@ -61,8 +61,10 @@ def check_activation(activation) -> None:
         raise ValueError(f"activation must be None or 'relu', got {activation!r}")
 
 
-def check_filter_bank(weight, relaxed_weight, group: PointGroup, lifting: bool, relaxed: bool) -> None:
-    layout = f"[{'L, ' if relaxed else ''}C_out, C_in, {'' if lifting else '|P|, '}k, k]"
+def check_filter_bank(
+    weight, relaxed_weight, group: PointGroup, lifting: bool, relaxed: bool, layout: str | None = None
+) -> None:
+    layout = layout or f"[{'L, ' if relaxed else ''}C_out, C_in, {'' if lifting else '|P|, '}k, k]"
     dim = 4 + relaxed + (not lifting)
     check_tensor("weight", weight, dim, layout)
     if not lifting and weight.shape[-3] != group.order:
@@ -94,12 +96,7 @@ def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor, autoca
 
 def check_convolution(x, weight: Tensor, bias, group: PointGroup, lifting: bool, stride, padding, dilation, groups) -> None:
     """x, bias and the sizes, once the filter bank itself is known to be right."""
-    check_tensor("x", x, 4 if lifting else 5, "[B, C_in, H, W]" if lifting else "[B, C_in, |P|, H, W]")
-    if not lifting and x.shape[2] != group.order:
-        raise ValueError(
-            f"x must have |P| = {group.order} elements of {group.name} in [B, C_in, |P|, H, W], got shape {tuple(x.shape)}"
-        )
-    check_like("x", x, "weight", weight, autocast_casts=True)
+    _check_map(x, weight, group, lifting)
     check_positive("groups", groups)
     banks = weight.dim() - x.dim()  # 1 when there is an axis of banks
     out_fields, in_fields = weight.shape[banks], weight.shape[banks + 1]
@@ -110,11 +107,7 @@ def check_convolution(x, weight: Tensor, bias, group: PointGroup, lifting: bool,
             f"x must have C_in = {in_fields * groups} fields ({in_fields} of weight x groups = {groups}), "
             f"got {x.shape[1]} in shape {tuple(x.shape)}"
         )
-    if bias is not None:
-        check_tensor("bias", bias, 1, "[C_out]")
-        if bias.shape[0] != out_fields:
-            raise ValueError(f"bias must have shape [C_out] = [{out_fields}], one number a field, got {list(bias.shape)}")
-        check_like("bias", bias, "weight", weight, autocast_casts=True)
+    _check_bias(bias, weight, out_fields)
     for axis, name in enumerate(("H", "W")):
         reach = dilation[axis] * (weight.shape[-1] - 1) + 1
         size = x.shape[x.dim() - 2 + axis] + 2 * padding[axis]
@@ -123,3 +116,47 @@ def check_convolution(x, weight: Tensor, bias, group: PointGroup, lifting: bool,
                 f"x is too small: {name} = {x.shape[x.dim() - 2 + axis]} with padding {padding[axis]} gives {size}, and the "
                 f"kernel (k = {weight.shape[-1]}, dilation {dilation[axis]}) needs at least {reach}"
             )
+
+
+def check_transposed_convolution(
+    x, weight: Tensor, bias, group: PointGroup, stride, padding, output_padding, dilation, groups
+) -> tuple[int, int]:
+    """x, bias and the sizes of a transposed convolution, as check_convolution; (H', W') of the result."""
+    _check_map(x, weight, group, lifting=False)
+    check_positive("groups", groups)
+    if weight.shape[0] % groups:
+        raise ValueError(f"groups must divide C_in = {weight.shape[0]}, got {groups}")
+    if x.shape[1] != weight.shape[0]:
+        raise ValueError(f"x must have C_in = {weight.shape[0]} fields, as weight, got {x.shape[1]} in shape {tuple(x.shape)}")
+    _check_bias(bias, weight, weight.shape[1] * groups)
+    check_output_padding(output_padding, stride)
+    size = tuple(
+        (n - 1) * s - 2 * p + d * (weight.shape[-1] - 1) + 1 + extra
+        for n, s, p, d, extra in zip(x.shape[-2:], stride, padding, dilation, output_padding)
+    )
+    if min(size) < 1 or min(x.shape[-2:]) < 1:
+        raise ValueError(f"x is too small: {x.shape[-2]} x {x.shape[-1]} with padding {padding} gives {size[0]} x {size[1]}")
+    return size
+
+
+def check_output_padding(output_padding: tuple[int, int], stride: tuple[int, int]) -> None:
+    if any(extra >= step for extra, step in zip(output_padding, stride)):
+        raise ValueError(f"output_padding must be less than the stride {stride}, got {output_padding}")
+
+
+def _check_map(x, weight: Tensor, group: PointGroup, lifting: bool) -> None:
+    check_tensor("x", x, 4 if lifting else 5, "[B, C_in, H, W]" if lifting else "[B, C_in, |P|, H, W]")
+    if not lifting and x.shape[2] != group.order:
+        raise ValueError(
+            f"x must have |P| = {group.order} elements of {group.name} in [B, C_in, |P|, H, W], got shape {tuple(x.shape)}"
+        )
+    check_like("x", x, "weight", weight, autocast_casts=True)
+
+
+def _check_bias(bias, weight: Tensor, out_fields: int) -> None:
+    if bias is None:
+        return
+    check_tensor("bias", bias, 1, "[C_out]")
+    if bias.shape[0] != out_fields:
+        raise ValueError(f"bias must have shape [C_out] = [{out_fields}], one number a field, got {list(bias.shape)}")
+    check_like("bias", bias, "weight", weight, autocast_casts=True)

@@ -36,7 +36,9 @@ from torch import Tensor
 from . import algorithms, checks
 from .groups import PointGroup, as_group
 
-__all__ = ["lifting_conv2d", "group_conv2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d", "expand_filter"]
+__all__ = [
+    "lifting_conv2d", "group_conv2d", "group_conv_transpose2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d", "expand_filter",
+]  # fmt: skip
 
 
 def _checked_call(
@@ -114,6 +116,45 @@ def group_conv2d(
         stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
     )  # fmt: skip
     return algorithms.run(call, algorithm)
+
+
+def group_conv_transpose2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
+    stride=1, padding=0, output_padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Transposed group convolution, the adjoint of group_conv2d with the same weight: with T the transposed one,
+    <group_conv2d(y, weight), x> = <y, T(x, weight)> for every y, so
+
+        y[c, v, q] = bias[c] + Σ_o Σ_u Σ_{p, t: p·stride + t = q} weight[o, c, u⁻¹v, u⁻¹t] · x[o, u, p]
+
+    It is equivariant for maps of every size where output_padding is 0.
+
+    Args:
+        x: [B, C_in, |P|, H, W].
+        weight: [C_in, C_out / groups, |P|, k, k], the fields of x first, as in torch.nn.functional.conv_transpose2d.
+        bias: [C_out] or None; one number a field, shared over the group.
+        group, stride, padding, dilation, groups: as for group_conv2d, of the convolution whose adjoint this is.
+        output_padding: rows and columns more at one end, less than the stride; they make any size reachable and break the
+            equivariance.
+        algorithm: see the module; "auto" takes what it would take for the convolution whose adjoint this is, but dense for
+            strided ones with even k.
+
+    Returns:
+        [B, C_out, |P|, H', W'], H' = (H − 1) · stride − 2 · padding + dilation · (k − 1) + 1 + output_padding.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: see the module.
+    """
+    group = as_group(group)
+    stride = checks.as_pair("stride", stride, 1, group)
+    padding = checks.as_pair("padding", padding, 0, group)
+    dilation = checks.as_pair("dilation", dilation, 1, group)
+    output_padding = checks.as_pair("output_padding", output_padding, 0, group)
+    checks.check_filter_bank(weight, None, group, False, False, "[C_in, C_out, |P|, k, k]")
+    size = checks.check_transposed_convolution(x, weight, bias, group, stride, padding, output_padding, dilation, groups)
+    like = x.new_empty(()).expand(x.shape[0], weight.shape[1] * groups, group.order, *size)
+    call = algorithms.Convolution(like, weight, None, bias, group, "output", stride, padding, dilation, groups, None)
+    return algorithms.run_adjoint(call, x, algorithm)
 
 
 def relaxed_lifting_conv2d(

@@ -27,8 +27,19 @@ def conv2d(
     """Shapes as in functional, unchecked; `relu` is applied in the same pass."""
     transformed = None
     if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, relaxed_weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, relaxed_weight, bias))
+        x, weight, relaxed_weight, bias = _autocast(x, weight, relaxed_weight, bias)
     elif options.kernels.endswith("irrep") and may_keep(weight, relaxed_weight):
         transformed = _kept_transform(weight, relaxed_weight, options.kernels, options.group, options.relax_on, options.groups)
     return autograd.conv2d(x, weight, relaxed_weight, bias, transformed, relu, options)
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, size: tuple[int, int], options: autograd.ConvOptions) -> Tensor:
+    """The adjoint of conv2d with a strict group convolution's weight: x of the size of its result -> [B, C_in, |P|, *size]."""
+    if torch.is_autocast_enabled(x.device.type):
+        x, weight = _autocast(x, weight)
+    return autograd.dgrad(x, weight, None, None, size, *options)
+
+
+def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    return [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]

@@ -2,21 +2,36 @@
 
 from .blocks import GroupResidualBlock2d, ResidualBlock2d
 from .conv import GroupConv2d, LiftingConv2d
-from .norm import GroupBatchNorm2d, GroupDropout2d
-from .pooling import GroupPool, SpatialAvgPool2d, SpatialGlobalPool2d, SpatialMaxPool2d
+from .norm import GroupBatchNorm2d, GroupDropout2d, GroupInstanceNorm2d, GroupLayerNorm2d
+from .pooling import GroupGlobalPool, GroupPool, SpatialAvgPool2d, SpatialGlobalPool2d, SpatialMaxPool2d
 from .relaxed import RelaxedGroupConv2d, RelaxedLiftingConv2d
+from .relaxed_translation import RelaxedTranslationConv2d, RelaxedTranslationGroupConv2d, RelaxedTranslationLiftingConv2d
+from .resample import SpatialBlurPool2d, SpatialMaxBlurPool2d, SpatialUpsample2d
+from .separable import SeparableGroupConv2d
+from .transposed import GroupConvTranspose2d
 
 __all__ = [
     "GroupBatchNorm2d",
     "GroupConv2d",
+    "GroupConvTranspose2d",
     "GroupDropout2d",
+    "GroupGlobalPool",
+    "GroupInstanceNorm2d",
+    "GroupLayerNorm2d",
     "GroupPool",
     "GroupResidualBlock2d",
     "LiftingConv2d",
     "RelaxedGroupConv2d",
     "RelaxedLiftingConv2d",
+    "RelaxedTranslationConv2d",
+    "RelaxedTranslationGroupConv2d",
+    "RelaxedTranslationLiftingConv2d",
     "ResidualBlock2d",
+    "SeparableGroupConv2d",
     "SpatialAvgPool2d",
+    "SpatialBlurPool2d",
     "SpatialGlobalPool2d",
+    "SpatialMaxBlurPool2d",
     "SpatialMaxPool2d",
+    "SpatialUpsample2d",
 ]

@@ -42,12 +42,14 @@ class _Conv2d(nn.Module):
         checks.check_activation(activation)
         self.activation = activation
 
-        bank = (out_channels, in_channels // groups, *(() if self._lifting else (self.group.order,)))
-        bank += (kernel_size, kernel_size)
+        bank = (*self._bank_fields(), *(() if self._lifting else (self.group.order,)), kernel_size, kernel_size)
         shape = bank if num_filter_banks is None else (num_filter_banks, *bank)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         self._fan_in = math.prod(bank[1:])
+
+    def _bank_fields(self) -> tuple[int, int]:
+        return self.out_channels, self.in_channels // self.groups
 
     def reset_parameters(self) -> None:
         """As torch.nn.Conv2d: uniform in ±1/√fan_in, with fan_in the inputs of one output number."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from ..checks import check_tensor
+from ..checks import check_positive, check_tensor
+from .sums import element_sum, plane_sum, widened
 
 _LAYOUT = "[B, C, |P|, H, W]"
 
@@ -14,6 +16,8 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 
         y[b, c, h, p] = (x[b, c, h, p] − mean_c) / sqrt(var_c + eps) · weight[c] + bias[c]
 
+    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.
+
     Args: num_features counts fields; the others as for torch.nn.BatchNorm2d.
 
     Shapes: [B, C, |P|, H, W] -> the same.
@@ -22,6 +26,83 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
         return super().forward(x)
+
+
+class _SampleNorm2d(nn.Module):
+    """Normalises with the statistics of the sample itself.  Subclasses say over which fields those run."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True, device=None, dtype=None):
+        super().__init__()
+        self.num_features = check_positive("num_features", num_features)
+        self.eps, self.affine = eps, affine
+        self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype)) if affine else None
+
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        if self.affine:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """[B, C, |P|, H, W] -> [B, C or 1], in an order that no element of the group changes."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_tensor("x", x, 5, _LAYOUT)
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"x must have num_features = {self.num_features} fields in {_LAYOUT}, got shape {tuple(x.shape)}")
+        centred = widened(x)
+        centred = centred - self._mean(centred)[..., None, None, None]
+        scale = 1 / torch.sqrt(self._mean(centred.square()) + self.eps)
+        if self.affine:
+            y = centred * (scale * self.weight)[..., None, None, None] + self.bias[:, None, None, None]
+        else:
+            y = centred * scale[..., None, None, None]
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, affine={self.affine}"
+
+
+class GroupInstanceNorm2d(_SampleNorm2d):
+    """Instance normalisation per field (Ulyanov et al. 2016): statistics of each sample and field, over elements and pixels.
+
+        y[b, c, h, p] = (x[b, c, h, p] − mean_bc) / sqrt(var_bc + eps) · weight[c] + bias[c]
+
+    Exact to the bit, in training too: the statistics of g·x are the same bits.  Without running statistics.
+
+    Args:
+        num_features: fields.
+        eps: added to the variance.
+        affine: whether to learn one scale and shift a field.
+
+    Shapes: [B, C, |P|, H, W] -> the same.  Parameters: weight [C], bias [C].
+
+    Raises:
+        TypeError, ValueError: at construction or call, before anything runs, naming the argument.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = False, device=None, dtype=None):
+        super().__init__(num_features, eps, affine, device, dtype)
+
+    def _mean(self, x: Tensor) -> Tensor:
+        return plane_sum(element_sum(x)) / (x.shape[2] * x.shape[3] * x.shape[4])
+
+
+class GroupLayerNorm2d(_SampleNorm2d):
+    """Layer normalisation (Ba et al. 2016): statistics of each sample, over fields, elements and pixels; torch.nn.GroupNorm
+    with one group of channels.
+
+        y[b, c, h, p] = (x[b, c, h, p] − mean_b) / sqrt(var_b + eps) · weight[c] + bias[c]
+
+    Exact to the bit, in training too: the statistics of g·x are the same bits.
+
+    Args, shapes, errors: as for GroupInstanceNorm2d; affine by default.
+    """
+
+    def _mean(self, x: Tensor) -> Tensor:
+        return plane_sum(element_sum(x)).sum(1, keepdim=True) / (x.shape[1] * x.shape[2] * x.shape[3] * x.shape[4])
 
 
 class GroupDropout2d(nn.Module):

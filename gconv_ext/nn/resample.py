@@ -1,0 +1,128 @@
+"""Downsampling without aliasing, and upsampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_positive, check_tensor
+from .pooling import SpatialMaxPool2d, _SpatialPool2d
+from .sums import widened, window_sum
+
+_LAYOUT = "[B, C, |P|, H, W]"
+
+
+def _extended(x: Tensor, padding: int, skip: int) -> Tensor:
+    """x [..., H, W] with `padding` pixels more at each end, the mirror image of those after the `skip` outermost: 1 reflects,
+    0 repeats one pixel.  torch.nn.functional.pad does so too, but its gradient does not compile for channels-last maps."""
+    for axis in (-2, -1):
+        first = x.narrow(axis, skip, padding).flip(axis)
+        last = x.narrow(axis, x.shape[axis] - skip - padding, padding).flip(axis)
+        x = torch.cat([first, x, last], axis)
+    return x
+
+
+class SpatialBlurPool2d(_SpatialPool2d):
+    """Anti-aliased downsampling (Zhang 2019): each plane is blurred with a binomial filter, then every stride-th pixel is kept.
+
+        y[b, c, h, p] = Σ_ij β_i · β_j · x[b, c, h, s·p + (i, j) − k // 2],    β_i = binomial(k − 1, i) / 2^(k − 1)
+
+    with reflected edges.  Equivariant, then to the bit, where (i + 2·(k // 2) − k) is a multiple of the stride for maps of
+    size i (paper 3): for odd k and stride 2, where i is odd.
+
+    Args:
+        kernel_size: k taps a side; 3 is [1, 2, 1] / 4, 5 is [1, 4, 6, 4, 1] / 16.
+        stride: s, in pixels.
+
+    Shapes: [B, C, |P|, H, W] -> [B, C, |P|, H', W'], H' = (H + 2·(k // 2) − k) // s + 1.
+
+    Raises:
+        TypeError, ValueError: at construction or call, before anything runs, naming the argument.
+    """
+
+    def __init__(self, kernel_size: int = 3, stride: int = 2):
+        check_positive("kernel_size", kernel_size)
+        super().__init__(kernel_size, stride, padding=kernel_size // 2)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if min(x.shape[-2:]) <= self.padding:
+            raise ValueError(
+                f"x is too small: edges of {self.padding} pixels are reflected from at least {self.padding + 1}, "
+                f"got {x.shape[-2]} x {x.shape[-1]}"
+            )
+        order = self.kernel_size - 1
+        taps = [math.comb(order, i) for i in range(self.kernel_size)]
+        return (window_sum(_extended(widened(x), self.padding, 1), taps, self.stride) / 4**order).to(x.dtype)
+
+
+class SpatialMaxBlurPool2d(nn.Sequential):
+    """Anti-aliased max pooling (Zhang 2019): the maximum over k x k pixels at every pixel, then SpatialBlurPool2d.
+
+    Equivariant, then to the bit, where (i − k + 1 + 2·(b // 2) − b) is a multiple of the stride for maps of size i (paper 3):
+    for k = 2, b = 3 and stride 2, where i is even.
+
+    Args:
+        kernel_size: k, of the maximum, in pixels.
+        stride: of the blur, in pixels.
+        blur_size: b taps a side, of the blur.
+
+    Shapes: [B, C, |P|, H, W] -> [B, C, |P|, H', W'], H' = (H − k + 1 + 2·(b // 2) − b) // stride + 1.
+    """
+
+    def __init__(self, kernel_size: int = 2, stride: int = 2, blur_size: int = 3):
+        super().__init__(SpatialMaxPool2d(kernel_size, stride=1), SpatialBlurPool2d(blur_size, stride))
+
+
+class SpatialUpsample2d(nn.Module):
+    """Upsamples each plane by an integer factor s.
+
+        nearest     y[…, q] = x[…, q // s]
+        bilinear    y[…, q] = the bilinear interpolation of x at (q + ½) / s − ½, edges repeated
+                              (torch.nn.functional.interpolate with align_corners=False)
+
+    Equivariant for maps of every size, and exact to the bit: the four weighted pixels of "bilinear" are added in an order
+    that no turn or reflection changes.
+
+    Args:
+        scale_factor: s.
+        mode: "nearest" or "bilinear".
+
+    Shapes: [B, C, |P|, H, W] -> [B, C, |P|, s·H, s·W].
+
+    Raises:
+        TypeError, ValueError: at construction or call, before anything runs, naming the argument.
+    """
+
+    def __init__(self, scale_factor: int = 2, mode: str = "nearest"):
+        super().__init__()
+        self.scale_factor = check_positive("scale_factor", scale_factor)
+        if mode not in ("nearest", "bilinear"):
+            raise ValueError(f"mode must be 'nearest' or 'bilinear', got {mode!r}")
+        self.mode = mode
+
+    def _bilinear(self, x: Tensor) -> Tensor:
+        s, (height, width) = self.scale_factor, x.shape[-2:]
+        padded = _extended(x, 1, 0)
+        # Of the s new pixels in an old one's place, each has its nearest at weight 1 - a and that one's neighbour at weight a.
+        axis = [((2 * r + 1 > s) - (2 * r + 1 < s), abs(2 * r + 1 - s) / (2 * s)) for r in range(s)]
+
+        def old(down, right):
+            return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+
+        def new(down, a, right, b):
+            corners = old(0, 0) * ((1 - a) * (1 - b)) + old(down, right) * (a * b)
+            return corners + (old(0, right) * ((1 - a) * b) + old(down, 0) * (a * (1 - b)))
+
+        rows = [torch.stack([new(*row, *column) for column in axis], -1) for row in axis]
+        return torch.stack(rows, -3).flatten(-4, -3).flatten(-2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_tensor("x", x, 5, _LAYOUT)
+        if self.mode == "nearest":
+            return x.repeat_interleave(self.scale_factor, -2).repeat_interleave(self.scale_factor, -1)
+        return self._bilinear(widened(x)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"scale_factor={self.scale_factor}, mode={self.mode!r}"
