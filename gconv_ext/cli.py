@@ -7,13 +7,9 @@ import platform
 import sys
 from pathlib import Path
 
-from . import __version__, ops, triton_kernels
+from . import __version__, cli_noise, ops, triton_kernels
 from .algorithms import ALGORITHMS, support
-from .checks import RELAX_ON
 from .errors import InputError
-
-# Small batches: what a short run lacks is steps.
-DEMO = {"epochs": 10, "batch_size": 16}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,39 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     exact.add_argument("--size", type=int, nargs="+", required=True, metavar="N", help="height = width, or both")
 
     train = commands.add_parser("train", help="train the networks of an experiment")
-    experiments = train.add_subparsers(required=True, metavar="EXPERIMENT")
-    noise = experiments.add_parser(
-        "noise",
-        help="paper 1: plain, p4 and relaxed p4 network on noisy rotated digits",
-        description="Paper 1: plain, p4 and relaxed p4 networks on noisy rotated digits. The defaults are the paper's.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    noise.set_defaults(command=_train_noise)
-    what = noise.add_argument_group("what to train")
-    what.add_argument("--model", choices=["plain", "p4", "relaxed", "all"], default="all")
-    what.add_argument("--noise", choices=["none", "iso", "aniso"], default="aniso")
-    what.add_argument("--sigma", type=float, default=0.2, help="root of the mean variance of the noise, in grey values")
-    what.add_argument("--epochs", type=int, default=20)
-    what.add_argument("--batch-size", type=int, default=64)
-    short = ", ".join(f"{name} {value}" for name, value in DEMO.items()).replace("_", " ")
-    what.add_argument("--demo", action="store_true", help=f"a run of minutes: {short}, in place of the two options above")
-    what.add_argument("--lr", type=float, default=0.002, help="learning rate of Adam")
-    what.add_argument("--alpha", type=float, default=1e-4, help="factor of the penalty of Eq. 7 (relaxed)")
-    what.add_argument("--num-filter-banks", type=int, default=3, metavar="L", help="filter banks a layer (relaxed)")
-    what.add_argument("--relax-on", choices=RELAX_ON, default="output", help="element that indexes the weights (relaxed)")
-    what.add_argument("--seed", type=int, default=0)
-    what.add_argument("--algorithm", choices=ALGORITHMS, default="auto")
-    data = noise.add_argument_group("data")
-    data.add_argument("--data-dir", type=Path, help="folder with the idx files; without it, the digits that ship with the package")
-    data.add_argument("--dataset", choices=["mnist", "fashion"], default="mnist")
-    data.add_argument("--download", action="store_true", help="fetch the dataset into --data-dir with torchvision first")
-    data.add_argument("--train-digits", type=int, metavar="N", help="use only the first N training digits")
-    where = noise.add_argument_group("where and how")
-    where.add_argument("--out", type=Path, required=True, help="folder for results, checkpoints and pictures")
-    where.add_argument("--resume", action="store_true", help="go on with the runs found in --out")
-    where.add_argument("--accelerator", default="auto", help="as pytorch-lightning names them: auto, cpu, gpu, …")
-    where.add_argument("--processes", type=int, default=1, help="processes that share each batch (DDP)")
-    where.add_argument("--precision", default="32-true", help="as pytorch-lightning names them: 32-true, bf16-mixed, …")
+    cli_noise.add_train(train.add_subparsers(required=True, metavar="EXPERIMENT"))
+
+    search = commands.add_parser("search", help="search the hyper-parameters of an experiment's networks")
+    cli_noise.add_search(search.add_subparsers(required=True, metavar="EXPERIMENT"))
 
     bench = commands.add_parser(
         "bench",
@@ -144,51 +111,6 @@ def _exactness(options) -> int:
     return 0 if report.exact else 1
 
 
-def _needs_train_extra() -> None:
-    try:
-        import matplotlib  # noqa: F401
-        import pytorch_lightning  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"this command needs the training extra ({error}): pip install 'gconv_ext[train]'") from error
-
-
-def _train_noise(options) -> int:
-    _needs_train_extra()
-    from .data import load_digits
-    from .experiments import noise
-    from .experiments.noise_figures import draw_all
-    from .training.results import read_rows
-
-    if options.processes < 1:
-        raise InputError(f"--processes must be at least 1, got {options.processes}")
-    shared = {name: getattr(options, name) for name in (
-        "noise", "sigma", "epochs", "batch_size", "lr", "alpha", "num_filter_banks", "relax_on", "seed", "train_digits",
-        "algorithm", "precision",
-    )}  # fmt: skip
-    if options.demo:
-        shared |= DEMO
-    models = list(noise.MODELS) if options.model == "all" else [options.model]
-    configs = [noise.NoiseConfig(model=model, **shared) for model in models]
-    digits = load_digits(options.data_dir, options.dataset, options.download)
-    sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in digits.splits.items())
-    print(f"data: {digits.origin} ({sizes})", flush=True)
-    for config in configs:
-        noise.run(
-            config, digits, options.out, resume=options.resume, accelerator=options.accelerator,
-            processes=options.processes,
-        )  # fmt: skip
-    rows = read_rows(options.out / "results.jsonl")
-    table = noise.table(rows)
-    (options.out / "table.md").write_text(table + "\n")
-    pictures = draw_all(rows, digits, options.out)
-    print(f"\n{table}\n")
-    print("equivariance error: max |f(g·x) − f(x)| / max |f(x)| of the logits over the quarter turns of noisy test digits")
-    print("speed: a training step on the reference path over one on the run's own path, median of interleaved ratios")
-    print(f"results: {options.out / 'results.jsonl'}, {options.out / 'table.md'}")
-    print("pictures: " + ", ".join(str(path) for path in pictures))
-    return 0
-
-
 def _bench(options) -> int:
     if options.repeats < 1:
         raise InputError(f"--repeats must be at least 1, got {options.repeats}")
@@ -202,7 +124,7 @@ def _bench(options) -> int:
         )  # fmt: skip
     if options.dtype or options.budget is not None:
         raise InputError("--dtype and --budget need --device cuda")
-    _needs_train_extra()
+    cli_noise.needs_train_extra()
     from .bench.run import run
 
     run(options.out, only=options.only, repeats=options.repeats, threads=options.threads)

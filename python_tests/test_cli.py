@@ -23,7 +23,9 @@ def test_info(capsys):
     assert f"CUDA kernels: {not_built}" in said or "CUDA kernels: built with nvcc" in said
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["train", "noise"], ["bench"], ["exactness"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["train", "noise"], ["search", "noise"], ["bench"], ["exactness"]]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -1,80 +1,24 @@
-"""Paper 1, «Relaxed Equivariance for Anisotropic Noise»: three networks on noisy rotated digits (its Table 1)."""
+"""Paper 1, «Relaxed Equivariance for Anisotropic Noise»: three networks on noisy rotated digits (its Table 1), and two over
+p4m."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from ..data import NOISES, Digits, noisy_split
+from ..data import Digits, noisy_split
 from ..equivariance import equivariance_error
 from ..errors import InputError
-from ..models import create_model
 from ..training.classifier import ImageClassifier
 from ..training.fit import SplitData, fit, read_checkpoint
 from ..training.results import append_row, read_rows, versions
-
-MODELS = {"plain": "noise_plain_cnn", "p4": "noise_p4_cnn", "relaxed": "noise_relaxed_p4_cnn"}
-
-
-@dataclass(frozen=True)
-class NoiseConfig:
-    """One run; the defaults are the paper's.
-
-    Attributes:
-        model: "plain", "p4" or "relaxed".
-        noise, sigma: see gconv_ext.data.noised.
-        epochs, batch_size, lr: of Adam.
-        alpha: factor of Eq. 7's penalty; relaxed only.
-        num_filter_banks, relax_on: of the relaxed network.
-        seed: of weights, data and order.
-        train_digits: how many of the training split to use; None for all.
-        algorithm: see gconv_ext.functional.
-        precision: as pytorch-lightning names it.
-    """
-
-    model: str
-    noise: str = "aniso"
-    sigma: float = 0.2
-    epochs: int = 20
-    batch_size: int = 64
-    lr: float = 0.002
-    alpha: float = 1e-4
-    num_filter_banks: int = 3
-    relax_on: str = "output"
-    seed: int = 0
-    train_digits: int | None = None
-    algorithm: str = "auto"
-    precision: str = "32-true"
-
-    def __post_init__(self):
-        for name, allowed in (("model", MODELS), ("noise", NOISES)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("epochs", "batch_size", "num_filter_banks", "lr"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("sigma", "alpha", "seed"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.train_digits is not None and self.train_digits < self.batch_size:
-            raise InputError(f"train_digits must be at least one batch, {self.batch_size}, got {self.train_digits}")
-
-    @property
-    def name(self) -> str:
-        """Names the run's folder."""
-        return f"{self.model}-{self.noise}-{self.sigma:g}-seed{self.seed}"
-
-    def network(self, algorithm: str | None = None) -> torch.nn.Module:
-        options = {} if self.model == "plain" else {"algorithm": algorithm or self.algorithm}
-        if self.model == "relaxed":
-            options |= {"num_filter_banks": self.num_filter_banks, "relax_on": self.relax_on}
-        return create_model(MODELS[self.model], **options)
+from .noise_config import NoiseConfig
 
 
 def run(
@@ -98,45 +42,29 @@ def run(
         OSError: `out` cannot be written.
         KeyboardInterrupt: after Ctrl-C; call again with resume=True.
     """
-    if config.batch_size % processes:
-        raise InputError(f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}")
     identity = asdict(config) | {"data": digits.sha256()}
-    checkpoint = out / config.name / "last.ckpt"
     finished = [row for row in read_rows(out / "results.jsonl") if row["name"] == config.name]
     if finished and resume:
-        _check_same(identity, finished[-1]["config"], out / "results.jsonl")
+        check_same(identity, finished[-1]["config"], out / "results.jsonl")
         print(f"{config.name}: finished already, see {out / 'results.jsonl'}; another --out trains again", flush=True)
         return finished[-1]
-    if checkpoint.exists():
-        if not resume:
-            raise InputError(f"{checkpoint.parent} is there already; give --resume to go on with it, or another --out")
-        saved = read_checkpoint(checkpoint)
-        _check_same(identity, saved["config"], checkpoint)
-        print(f"{config.name}: going on after epoch {len(saved['history'])}", flush=True)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-
-    pl.seed_everything(config.seed, verbose=False)
-    module = ImageClassifier(config.network(), config.lr, config.alpha if config.model == "relaxed" else 0.0, identity)
-    parameters = sum(p.numel() for p in module.model.parameters())
-    print(f"{config.name}: {parameters:,} parameters, {config.epochs} epochs", flush=True)
-    data = _split_data(config, digits)
-    fit(
-        module, data, checkpoint, epochs=config.epochs, accelerator=accelerator, processes=processes,
-        precision=config.precision,
+    checkpoint = out / config.name / "last.ckpt"
+    module = train_network(
+        config, digits, checkpoint, identity, resume=resume, accelerator=accelerator, processes=processes
     )  # fmt: skip
 
     module.eval()
     test_images, test_labels = digits.splits["test"]
-    noisy, clean = noisy_split(test_images, "test", config.noise, config.sigma, config.seed)
+    noisy, clean = noisy_split(test_images, "test", config.noise, config.sigma, config.seed, config.correlation)
     labels = torch.tensor(test_labels, dtype=torch.long)
-    error = equivariance_error(module.model, noisy[:256], "C4")
+    error = equivariance_error(module.model, noisy[:256], "D4" if config.model.endswith("p4m") else "C4")
     row = {
         "experiment": "noise",
         "name": config.name,
         "config": identity,
         "data": {"origin": digits.origin, **{split: len(digits.splits[split][1]) for split in digits.splits}},
         "versions": versions(),
-        "parameters": parameters,
+        "parameters": count_parameters(module),
         "epochs": module.history,
         "test_noisy_accuracy": _accuracy(module.model, noisy, labels),
         "test_clean_accuracy": _accuracy(module.model, clean, labels),
@@ -148,7 +76,40 @@ def run(
     return row
 
 
-def _check_same(wanted: dict, found: dict, where: Path) -> None:
+def train_network(
+    config: NoiseConfig, digits: Digits, checkpoint: Path, identity: dict, *, resume: bool, accelerator: str, processes: int
+) -> ImageClassifier:
+    """Trains one network on the training split, measures it on the validation split after every epoch, and keeps it in
+    `checkpoint` with `identity`.  The test split is not read.  Arguments and errors as for `run`."""
+    if config.batch_size % processes:
+        raise InputError(f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}")
+    name = checkpoint.parent.name
+    if checkpoint.exists():
+        if not resume:
+            raise InputError(f"{checkpoint.parent} is there already; give --resume to go on with it, or another --out")
+        saved = read_checkpoint(checkpoint)
+        check_same(identity, saved["config"], checkpoint)
+        print(f"{name}: going on after epoch {len(saved['history'])}", flush=True)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+    pl.seed_everything(config.seed, verbose=False)
+    module = ImageClassifier(config.network(), config.lr, config.alpha if config.relaxed else 0.0, identity)
+    print(f"{name}: {count_parameters(module):,} parameters, {config.epochs} epochs", flush=True)
+    data = _split_data(config, digits)
+    fit(
+        module, data, checkpoint, epochs=config.epochs, accelerator=accelerator, processes=processes,
+        precision=config.precision,
+    )  # fmt: skip
+    return module
+
+
+def count_parameters(module: ImageClassifier) -> int:
+    return sum(p.numel() for p in module.model.parameters())
+
+
+def check_same(wanted: dict, found: dict, where: Path) -> None:
+    """Raises InputError where a run found in `where` is of another configuration."""
+    found = {field.name: field.default for field in fields(NoiseConfig)} | found
     different = [key for key in wanted if wanted[key] != found.get(key)]
     if different:
         listed = ", ".join(f"{key} = {found.get(key)!r} there and {wanted[key]!r} here" for key in different)
@@ -160,7 +121,7 @@ def _split_data(config: NoiseConfig, digits: Digits) -> SplitData:
     for split in ("train", "validation"):
         images, labels = digits.splits[split]
         limit = config.train_digits if split == "train" else None
-        noisy, _ = noisy_split(images[:limit], split, config.noise, config.sigma, config.seed)
+        noisy, _ = noisy_split(images[:limit], split, config.noise, config.sigma, config.seed, config.correlation)
         splits[split] = noisy, torch.tensor(labels[:limit], dtype=torch.long)
     if len(splits["train"][1]) < config.batch_size:
         raise InputError(f"batch_size must be at most the {len(splits['train'][1])} training digits, got {config.batch_size}")
@@ -198,8 +159,13 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         config = row["config"]
         speed = row["speed_against_reference"]
+        noise, network = config["noise"], config["model"]
+        if config.get("correlation"):
+            noise += f", correlated over {config['correlation']:g} px"
+        if config.get("width"):
+            network += f", width {config['width']}"
         lines.append(
-            f"| {config['noise']} | {config['sigma']:g} | {config['model']} | {row['parameters']:,} "
+            f"| {noise} | {config['sigma']:g} | {network} | {row['parameters']:,} "
             f"| {100 * row['test_noisy_accuracy']:.2f} | {100 * row['test_clean_accuracy']:.2f} "
             f"| {max(row['equivariance_error']['relative']):.1e} | {row['seconds_per_epoch']:.1f} "
             f"| {'–' if speed is None else f'{speed:.2f}'} |"

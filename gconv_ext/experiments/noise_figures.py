@@ -14,19 +14,32 @@ from ..training.fit import read_checkpoint
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-COLOURS = {"plain": "#7f7f7f", "p4": "#1f77b4", "relaxed": "#d95f02"}
-NOISE_NAMES = {"none": "no noise", "iso": "isotropic noise", "aniso": "anisotropic noise"}
+COLOURS = {"plain": "#7f7f7f", "p4": "#1f77b4", "relaxed": "#d95f02", "p4m": "#17becf", "relaxed-p4m": "#e7298a"}
+NOISE_NAMES = {
+    "none": "no noise", "iso": "isotropic noise", "aniso": "anisotropic noise", "linear": "linear noise", "stripes": "striped noise",
+    "radial": "radial noise",
+}  # fmt: skip
 
 
 def draw_all(rows: list[dict], digits: Digits, out: Path) -> list[Path]:
     """Writes every picture that the rows allow into out/ and returns their paths."""
-    paths = [_noise_map(out / "fig1-noise-map.png"), _digit(digits, rows[0]["config"], out / "fig2-digit.png")]
-    for noise, sigma in sorted({(row["config"]["noise"], row["config"]["sigma"]) for row in rows}):
-        chosen = [row for row in rows if (row["config"]["noise"], row["config"]["sigma"]) == (noise, sigma)]
-        paths.append(_curves(chosen, f"{NOISE_NAMES[noise]}, σ = {sigma:g}", out / f"curves-{noise}-{sigma:g}.png"))
-    relaxed = [row for row in rows if row["config"]["model"] == "relaxed"]
+    maps = {row["config"]["noise"] for row in rows} - {"none", "iso", "aniso"}
+    paths = [_noise_map("aniso", out / "fig1-noise-map.png"), *(_noise_map(noise, out / f"noise-map-{noise}.png") for noise in sorted(maps))]
+    paths.append(_digit(digits, rows[0]["config"], out / "fig2-digit.png"))
+    for setting in sorted({_setting(row) for row in rows}):
+        noise, sigma, correlation = setting
+        title = f"{NOISE_NAMES[noise]}, σ = {sigma:g}" + (f", correlated over {correlation:g} px" if correlation else "")
+        name = f"curves-{noise}-{sigma:g}" + (f"-correlation{correlation:g}" if correlation else "")
+        paths.append(_curves([row for row in rows if _setting(row) == setting], title, out / f"{name}.png"))
+    relaxed = [row for row in rows if row["config"]["model"].startswith("relaxed")]
     paths += [_relaxed_weights(row, out) for row in relaxed]
     return [*paths, _bars(rows, out / "table1.png")]
+
+
+def _setting(row: dict) -> tuple[str, float, float]:
+    """(noise, σ, correlation length) of a run."""
+    config = row["config"]
+    return config["noise"], config["sigma"], config.get("correlation", 0.0)  # the first results files have none
 
 
 def _save(figure, path: Path) -> Path:
@@ -42,12 +55,12 @@ def _image(axis, image, title, **options):
     return shown
 
 
-def _noise_map(path: Path) -> Path:
-    """Fig. 1: strength of the anisotropic noise by pixel, and a sample on a blank image."""
+def _noise_map(noise: str, path: Path) -> Path:
+    """Fig. 1, for one kind of noise: its strength by pixel, and a sample on a blank image."""
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
-    shown = _image(axes[0], noise_map("aniso"), "variance, in units of σ²", cmap="viridis")
+    shown = _image(axes[0], noise_map(noise), "variance, in units of σ²", cmap="viridis")
     figure.colorbar(shown, ax=axes[0], shrink=0.85)
-    sample = noised(torch.zeros(1, 1, 28, 28), "aniso", 0.2, torch.Generator().manual_seed(0))
+    sample = noised(torch.zeros(1, 1, 28, 28), noise, 0.2, torch.Generator().manual_seed(0))
     shown = _image(axes[1], sample[0, 0], "a sample on a blank image, σ = 0.2", cmap="gray")
     figure.colorbar(shown, ax=axes[1], shrink=0.85)
     return _save(figure, path)
@@ -96,7 +109,7 @@ def _relaxed_weights(row: dict, out: Path) -> Path:
         for bank, values in enumerate(weights.tolist()):
             axis.plot(range(len(values)), values, marker="o", label=f"bank {bank + 1}")
         axis.set_title("input layer" if index == 0 else f"hidden layer {index}", fontsize=10)
-        axis.set_xticks(range(weights.shape[1]), ["e", "r", "r²", "r³"])
+        axis.set_xticks(range(weights.shape[1]), ["e", "r", "r²", "r³", "m", "rm", "r²m", "r³m"][: weights.shape[1]])
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize=8)
     figure.supylabel("relaxed weight")
@@ -106,7 +119,7 @@ def _relaxed_weights(row: dict, out: Path) -> Path:
 
 def _bars(rows: list[dict], path: Path) -> Path:
     """Table 1 as bars: noisy and clean test accuracy; seeds are averaged."""
-    settings = list(dict.fromkeys((row["config"]["noise"], row["config"]["sigma"]) for row in rows))
+    settings = list(dict.fromkeys(map(_setting, rows)))
     models = [model for model in COLOURS if any(row["config"]["model"] == model for row in rows)]
     figure, axis = plt.subplots(figsize=(max(5, 2.2 * len(settings)), 3.8), layout="constrained")
     width = 0.8 / (2 * len(models))
@@ -116,7 +129,7 @@ def _bars(rows: list[dict], path: Path) -> Path:
             for s, setting in enumerate(settings):
                 values = [
                     100 * row[key] for row in rows
-                    if row["config"]["model"] == model and (row["config"]["noise"], row["config"]["sigma"]) == setting
+                    if row["config"]["model"] == model and _setting(row) == setting
                 ]  # fmt: skip
                 if values:
                     heights.append(np.mean(values))
@@ -126,7 +139,11 @@ def _bars(rows: list[dict], path: Path) -> Path:
                         alpha=0.55 if k else 1, hatch=hatch, label=label,
                     )  # fmt: skip
                     axis.bar_label(bar, fmt="%.1f", fontsize=8)
-    axis.set_xticks(range(len(settings)), [NOISE_NAMES[n] + ("" if n == "none" else f"\nσ = {s:g}") for n, s in settings])
+    names = [
+        NOISE_NAMES[noise] + ("" if noise == "none" else f"\nσ = {sigma:g}") + (f", {correlation:g} px" if correlation else "")
+        for noise, sigma, correlation in settings
+    ]
+    axis.set_xticks(range(len(settings)), names)
     axis.set_ylabel("test accuracy (%)")
     axis.set_ylim(max(0, min(heights) - 10), 100)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

@@ -7,7 +7,7 @@ import inspect
 from torch import nn
 
 from .cohen_welling import P4CNN, Z2CNN
-from .noise import NoiseP4CNN, NoiseP4MCNN, NoisePlainCNN, NoiseRelaxedP4CNN
+from .noise import NoiseP4CNN, NoiseP4MCNN, NoisePlainCNN, NoiseRelaxedP4CNN, NoiseRelaxedP4MCNN
 from .resnet import RESNETS, ResNet
 
 _MODELS = {
@@ -15,14 +15,15 @@ _MODELS = {
     "noise_p4_cnn": NoiseP4CNN,
     "noise_p4m_cnn": NoiseP4MCNN,
     "noise_relaxed_p4_cnn": NoiseRelaxedP4CNN,
+    "noise_relaxed_p4m_cnn": NoiseRelaxedP4MCNN,
     "z2cnn": Z2CNN,
     "p4cnn": P4CNN,
     **RESNETS,
 }
 
 __all__ = [
-    "create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseP4MCNN", "NoiseRelaxedP4CNN", "P4CNN", "ResNet",
-    "Z2CNN",
+    "create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseP4MCNN", "NoiseRelaxedP4CNN",
+    "NoiseRelaxedP4MCNN", "P4CNN", "ResNet", "Z2CNN",
 ]  # fmt: skip
 
 

@@ -94,6 +94,39 @@ def test_a_finished_run_is_kept(trained, capsys):
     assert (trained / "results.jsonl").read_text() == before
 
 
+def test_results_and_checkpoints_from_before_an_option_resume(trained, tmp_path, capsys):
+    """The first results files have neither correlation nor width: they ran with today's defaults."""
+    rows = [row for row in read_rows(trained / "results.jsonl") if row["config"]["model"] == "p4"]
+    for name in ("correlation", "width"):
+        assert rows[0]["config"].pop(name, "missing") in (0.0, None)
+    (tmp_path / "results.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    options = ["--epochs", "2", "--model", "p4", "--resume"]
+    assert train(tmp_path, *options) == 0
+    assert "finished already" in capsys.readouterr().out and len(read_rows(tmp_path / "results.jsonl")) == 1
+    assert "| aniso | 0.2 | p4 |" in (tmp_path / "table.md").read_text()
+
+    folder = tmp_path / "again" / "p4-aniso-0.2-seed0"
+    folder.mkdir(parents=True)
+    checkpoint = torch.load(trained / folder.name / "last.ckpt", weights_only=True)
+    del checkpoint["config"]["correlation"], checkpoint["config"]["width"]
+    torch.save(checkpoint, folder / "last.ckpt")
+    assert train(tmp_path / "again", *options) == 0
+    assert epochs(tmp_path / "again", folder.name) == epochs(trained, folder.name)
+
+
+def test_p4m_other_noise_correlation_and_width(tmp_path):
+    options = ["--epochs", "1", "--noise", "radial", "--correlation", "1.5", "--width", "2"]
+    for model in ("relaxed-p4m", "p4m"):
+        assert train(tmp_path, *options, "--model", model) == 0
+    relaxed, strict = read_rows(tmp_path / "results.jsonl")
+    assert relaxed["name"] == "relaxed-p4m-radial-0.2-correlation1.5-width2-seed0"
+    assert len(strict["equivariance_error"]["relative"]) == 8 and max(strict["equivariance_error"]["relative"]) < 1e-3
+    assert relaxed["epochs"][-1]["equivariance_penalty"] > 0 and relaxed["parameters"] != strict["parameters"]
+    assert "| radial, correlated over 1.5 px | 0.2 | relaxed-p4m, width 2 |" in (tmp_path / "table.md").read_text()
+    for name in ("noise-map-radial", "curves-radial-0.2-correlation1.5", f"relaxed-weights-{relaxed['name']}"):
+        assert (tmp_path / f"{name}.png").exists()
+
+
 @pytest.mark.parametrize("when", ["before the first epoch ends", "after the second epoch"])
 def test_ctrl_c_and_resume(tmp_path, when):
     """Interrupted by a real SIGINT, then resumed: the same figures as a run without interruption."""
@@ -149,6 +182,8 @@ def test_bfloat16_and_fashion_files(tmp_path):
     [
         (["--sigma", "-1"], "sigma must not be negative, got -1.0"),
         (["--epochs", "0"], "epochs must be positive, got 0"),
+        (["--correlation", "-1"], "correlation must not be negative, got -1.0"),
+        (["--width", "0"], "width must be positive, got 0"),
         (["--train-digits", "8"], "train_digits must be at least one batch, 32, got 8"),
         (["--processes", "0"], "--processes must be at least 1, got 0"),
         (["--processes", "3"], "batch_size must be a multiple of the 3 processes, got 32"),
