@@ -256,8 +256,8 @@ def run(call: Convolution, algorithm: str) -> Tensor:
 
 
 def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
-    """Applies the adjoint of a strict group convolution to x, a map of the size of its result, and adds the bias, one number
-    for each of the call's input fields.  Of call.x the shape counts alone."""
+    """Applies the adjoint of a strict group convolution to x, a map of the size of its result, and adds the bias, one
+    number for each of the call's input fields.  Of call.x the shape counts alone."""
     even = call.weight.shape[-1] % 2 == 0
     if algorithm == "auto" and even and max(call.stride) > 1 and not _SUPPORT["dense"](call.weight).why_not:
         algorithm = "dense"  # the taps of an orbit meet different phases of the stride: irrep would multiply zeros

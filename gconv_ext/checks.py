@@ -127,7 +127,7 @@ def check_transposed_convolution(
     if weight.shape[0] % groups:
         raise ValueError(f"groups must divide C_in = {weight.shape[0]}, got {groups}")
     if x.shape[1] != weight.shape[0]:
-        raise ValueError(f"x must have C_in = {weight.shape[0]} fields, as weight, got {x.shape[1]} in shape {tuple(x.shape)}")
+        raise ValueError(f"x must have C_in = {weight.shape[0]} fields, as weight, got shape {tuple(x.shape)}")
     _check_bias(bias, weight, weight.shape[1] * groups)
     check_output_padding(output_padding, stride)
     size = tuple(
@@ -135,7 +135,8 @@ def check_transposed_convolution(
         for n, s, p, d, extra in zip(x.shape[-2:], stride, padding, dilation, output_padding)
     )
     if min(size) < 1 or min(x.shape[-2:]) < 1:
-        raise ValueError(f"x is too small: {x.shape[-2]} x {x.shape[-1]} with padding {padding} gives {size[0]} x {size[1]}")
+        given = f"{x.shape[-2]} x {x.shape[-1]} with padding {padding}"
+        raise ValueError(f"x is too small: {given} gives {size[0]} x {size[1]}")
     return size
 
 
@@ -148,7 +149,8 @@ def _check_map(x, weight: Tensor, group: PointGroup, lifting: bool) -> None:
     check_tensor("x", x, 4 if lifting else 5, "[B, C_in, H, W]" if lifting else "[B, C_in, |P|, H, W]")
     if not lifting and x.shape[2] != group.order:
         raise ValueError(
-            f"x must have |P| = {group.order} elements of {group.name} in [B, C_in, |P|, H, W], got shape {tuple(x.shape)}"
+            f"x must have |P| = {group.order} elements of {group.name} in [B, C_in, |P|, H, W], "
+            f"got shape {tuple(x.shape)}"
         )
     check_like("x", x, "weight", weight, autocast_casts=True)
 

@@ -26,11 +26,11 @@ def add_train(experiments) -> None:
     )
     noise.set_defaults(command=_train)
     what = noise.add_argument_group("what to train")
-    what.add_argument("--model", choices=[*MODELS, "all"], default="all", help="all are the paper's: plain, p4 and relaxed")
+    what.add_argument("--model", choices=[*MODELS, "all"], default="all", help="all: the paper's plain, p4 and relaxed")
     _add_training(what)
     what.add_argument("--alpha", type=float, default=1e-4, help="factor of the penalty of Eq. 7 (relaxed)")
     what.add_argument("--num-filter-banks", type=int, default=3, metavar="L", help="filter banks a layer (relaxed)")
-    what.add_argument("--width", type=int, help="fields of each convolution (plain: channels); the network's own without")
+    what.add_argument("--width", type=int, help="fields (plain: channels) of each layer; the network's own without")
     what.add_argument("--seed", type=int, default=0)
     _add_data(noise)
     _add_where(noise)
@@ -40,20 +40,25 @@ def add_search(experiments) -> None:
     noise = experiments.add_parser(
         "noise",
         help="paper 1: α, L and width by accuracy on the validation split",
-        description="Paper 1: trains a network with every combination of α, L and width, or with some drawn at random, and "
-        "ranks them by their accuracy on the validation split after the last epoch. The test split is not read.",
+        description="Paper 1: trains a network with every combination of α, L and width, or with some drawn at random, "
+        "and ranks them by their accuracy on the validation split after the last epoch. The test split is not read.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     noise.set_defaults(command=_search)
     what = noise.add_argument_group("what to search")
     what.add_argument("--model", choices=MODELS, default="relaxed")
-    what.add_argument("--alpha", type=float, nargs="+", help=f"factors of the penalty of Eq. 7 (relaxed); {_listed(ALPHAS)} without")
     what.add_argument(
-        "--num-filter-banks", type=int, nargs="+", metavar="L", help=f"filter banks a layer (relaxed); {_listed(NUM_FILTER_BANKS)} without"
+        "--alpha", type=float, nargs="+", help=f"factors of the penalty of Eq. 7 (relaxed); {_listed(ALPHAS)} without"
     )
-    what.add_argument("--width", type=int, nargs="+", default=[4, 6, 8], help="fields of each convolution (plain: channels)")
+    what.add_argument(
+        "--num-filter-banks", type=int, nargs="+", metavar="L",
+        help=f"filter banks a layer (relaxed); {_listed(NUM_FILTER_BANKS)} without",
+    )  # fmt: skip
+    what.add_argument(
+        "--width", type=int, nargs="+", default=[4, 6, 8], help="fields (plain: channels) of each convolution"
+    )
     what.add_argument("--seed", type=int, nargs="+", default=[0], help="each combination is trained once with each")
-    what.add_argument("--trials", type=int, metavar="N", help="only N of the combinations, drawn at random; all without")
+    what.add_argument("--trials", type=int, metavar="N", help="N of the combinations, drawn at random; all without")
     what.add_argument("--draw-seed", type=int, default=0, help="of that drawing")
     how = noise.add_argument_group("what to train")
     _add_training(how)
@@ -63,22 +68,24 @@ def add_search(experiments) -> None:
 
 def _add_training(group) -> None:
     group.add_argument("--noise", choices=NOISES, default="aniso")
-    group.add_argument("--sigma", type=float, default=0.2, help="root of the mean variance of the noise, in grey values")
-    group.add_argument("--correlation", type=float, default=0.0, help="length over which the noise is correlated, in pixels")
+    group.add_argument("--sigma", type=float, default=0.2, help="root of the noise's mean variance, in grey values")
+    group.add_argument("--correlation", type=float, default=0.0, help="correlation length of the noise, in pixels")
     group.add_argument("--epochs", type=int, default=20)
     group.add_argument("--batch-size", type=int, default=64)
     short = ", ".join(f"{name} {value}" for name, value in DEMO.items()).replace("_", " ")
-    group.add_argument("--demo", action="store_true", help=f"runs of minutes: {short}, in place of the two options above")
+    group.add_argument("--demo", action="store_true", help=f"runs of minutes: {short}, in place of the two above")
     group.add_argument("--lr", type=float, default=0.002, help="learning rate of Adam")
-    group.add_argument("--relax-on", choices=RELAX_ON, default="output", help="element that indexes the weights (relaxed)")
+    group.add_argument(
+        "--relax-on", choices=RELAX_ON, default="output", help="element that indexes the weights (relaxed)"
+    )
     group.add_argument("--algorithm", choices=ALGORITHMS, default="auto")
 
 
 def _add_data(parser) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--data-dir", type=Path, help="folder with the idx files; without it, the digits that ship with the package")
+    data.add_argument("--data-dir", type=Path, help="folder with idx files; without it, the digits of the package")
     data.add_argument("--dataset", choices=["mnist", "fashion"], default="mnist")
-    data.add_argument("--download", action="store_true", help="fetch the dataset into --data-dir with torchvision first")
+    data.add_argument("--download", action="store_true", help="fetch the dataset into --data-dir by torchvision")
     data.add_argument("--train-digits", type=int, metavar="N", help="use only the first N training digits")
 
 
@@ -108,7 +115,8 @@ def _shared(options) -> dict:
     if options.processes < 1:
         raise InputError(f"--processes must be at least 1, got {options.processes}")
     shared = {name: getattr(options, name) for name in (
-        "noise", "sigma", "correlation", "epochs", "batch_size", "lr", "relax_on", "train_digits", "algorithm", "precision",
+        "noise", "sigma", "correlation", "epochs", "batch_size", "lr", "relax_on", "train_digits", "algorithm",
+        "precision",
     )}  # fmt: skip
     return shared | (DEMO if options.demo else {})
 
@@ -143,7 +151,7 @@ def _train(options) -> int:
     (options.out / "table.md").write_text(table + "\n")
     pictures = draw_all(rows, digits, options.out)
     print(f"\n{table}\n")
-    print("equivariance error: max |f(g·x) − f(x)| / max |f(x)| of the logits over the elements of the group, p4 or p4m, on noisy digits")
+    print("equivariance error: max |f(g·x) − f(x)| / max |f(x)| of the logits over p4 or p4m, of noisy test digits")
     print("speed: a training step on the reference path over one on the run's own path, median of interleaved ratios")
     print(f"results: {options.out / 'results.jsonl'}, {options.out / 'table.md'}")
     print("pictures: " + ", ".join(str(path) for path in pictures))
@@ -169,5 +177,6 @@ def _search(options) -> int:
     print(f"\n{table}\n")
     print(f"results: {options.out / noise_search.RESULTS}, {options.out / 'search.md'}")
     relaxed = f" --alpha {best['alpha']:g} --num-filter-banks {best['num_filter_banks']}" if base.relaxed else ""
-    print(f"best on the validation split, for gconv-ext train noise to test: --model {base.model}{relaxed} --width {best['width']}")
+    print("best on the validation split, for gconv-ext train noise to test: ", end="")
+    print(f"--model {base.model}{relaxed} --width {best['width']}")
     return 0

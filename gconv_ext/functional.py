@@ -37,7 +37,8 @@ from . import algorithms, checks
 from .groups import PointGroup, as_group
 
 __all__ = [
-    "lifting_conv2d", "group_conv2d", "group_conv_transpose2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d", "expand_filter",
+    "lifting_conv2d", "group_conv2d", "group_conv_transpose2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d",
+    "expand_filter",
 ]  # fmt: skip
 
 
@@ -134,10 +135,10 @@ def group_conv_transpose2d(
         weight: [C_in, C_out / groups, |P|, k, k], the fields of x first, as in torch.nn.functional.conv_transpose2d.
         bias: [C_out] or None; one number a field, shared over the group.
         group, stride, padding, dilation, groups: as for group_conv2d, of the convolution whose adjoint this is.
-        output_padding: rows and columns more at one end, less than the stride; they make any size reachable and break the
-            equivariance.
-        algorithm: see the module; "auto" takes what it would take for the convolution whose adjoint this is, but dense for
-            strided ones with even k.
+        output_padding: rows and columns more at one end, less than the stride; they make any size reachable and break
+            the equivariance.
+        algorithm: see the module; "auto" takes what it would take for the convolution whose adjoint this is, but dense
+            for strided ones with even k.
 
     Returns:
         [B, C_out, |P|, H', W'], H' = (H − 1) · stride − 2 · padding + dilation · (k − 1) + 1 + output_padding.
@@ -151,7 +152,9 @@ def group_conv_transpose2d(
     dilation = checks.as_pair("dilation", dilation, 1, group)
     output_padding = checks.as_pair("output_padding", output_padding, 0, group)
     checks.check_filter_bank(weight, None, group, False, False, "[C_in, C_out, |P|, k, k]")
-    size = checks.check_transposed_convolution(x, weight, bias, group, stride, padding, output_padding, dilation, groups)
+    size = checks.check_transposed_convolution(
+        x, weight, bias, group, stride, padding, output_padding, dilation, groups
+    )
     like = x.new_empty(()).expand(x.shape[0], weight.shape[1] * groups, group.order, *size)
     call = algorithms.Convolution(like, weight, None, bias, group, "output", stride, padding, dilation, groups, None)
     return algorithms.run_adjoint(call, x, algorithm)

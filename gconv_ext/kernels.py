@@ -34,7 +34,8 @@ def conv2d(
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, size: tuple[int, int], options: autograd.ConvOptions) -> Tensor:
-    """The adjoint of conv2d with a strict group convolution's weight: x of the size of its result -> [B, C_in, |P|, *size]."""
+    """The adjoint of conv2d with a strict group convolution's weight: x, as large as its result, -> [B, C_in, |P|,
+    *size]."""
     if torch.is_autocast_enabled(x.device.type):
         x, weight = _autocast(x, weight)
     return autograd.dgrad(x, weight, None, None, size, *options)

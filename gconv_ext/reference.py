@@ -46,7 +46,8 @@ def correlate(x: Tensor, filter: Tensor, bias: Tensor | None, group: PointGroup,
 def correlate_adjoint(x: Tensor, filter: Tensor, size, group: PointGroup, stride, padding, dilation, groups) -> Tensor:
     """The adjoint of correlate: x [B, C_out, |P|, H', W'] -> [B, C_in, |P|, *size]; filter as there."""
     reached = [
-        (n - 1) * s - 2 * p + d * (filter.shape[-1] - 1) + 1 for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
+        (n - 1) * s - 2 * p + d * (filter.shape[-1] - 1) + 1
+        for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
     ]
     beyond = [n - m for n, m in zip(size, reached)]
     result = F.conv_transpose2d(x.flatten(1, 2), filter, None, stride, padding, beyond, groups, dilation)

@@ -1,5 +1,5 @@
-"""Paper 1's modified MNIST: digits turned by random quarter turns, with isotropic or anisotropic Gaussian noise; and other maps
-of its strength and correlated noise, which the paper leaves as open questions.
+"""Paper 1's modified MNIST: digits turned by random quarter turns, with isotropic or anisotropic Gaussian noise; and
+other maps of its strength and correlated noise, which the paper leaves as open questions.
 
 Everything is drawn once from seeded generators, so that a split is the same in every epoch, process and resumed run.
 """
@@ -25,13 +25,13 @@ def noise_map(noise: str, height: int = 28, width: int = 28) -> Tensor:
         m(i, j) ∝ ½ (1 + cos(π (i + ½) / H))               j < W / 2
         m(i, j) ∝ ½ (1 + cos(4π (j − W/2 + ½) / (W/2)))     j ≥ W / 2
 
-    The paper states the wavelengths, not the phases; they are ours.  It asks for other patterns; these keep more or less of
-    the square's symmetry:
+    The paper states the wavelengths, not the phases; they are ours.  It asks for other patterns; these keep more or
+    less of the square's symmetry:
 
-        "linear"     m(i, j) ∝ 1 − (i + ½) / H                  falls from top to bottom; the mirror m alone leaves it
-        "stripes"    m(i, j) ∝ ½ (1 + cos(6π (i + ½) / H))      three wavelengths from top to bottom; left by D2
-        "radial"     m(i, j) ∝ ½ (1 − cos(π ρ))                 ρ from 0 at the centre to 1 in the corners; left by all of D4,
-                                                               and by no translation
+        "linear"     m(i, j) ∝ 1 − (i + ½) / H                  falls from top to bottom; the same after the mirror m
+        "stripes"    m(i, j) ∝ ½ (1 + cos(6π (i + ½) / H))      three wavelengths; the same after all of D2
+        "radial"     m(i, j) ∝ ½ (1 − cos(π ρ))                 ρ from 0 at the centre to 1 in the corners; the same
+                                                                after all of D4, and after no translation
 
     Args:
         noise: "none", "iso", "aniso", "linear", "stripes" or "radial".
@@ -74,11 +74,11 @@ def quarter_turned(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def correlated_normal(shape: torch.Size, correlation: float, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers [N, C, H, W], independent between images and channels, and between pixels at distance d with the
-    correlation exp(−d² / 2ℓ²), ℓ = `correlation` pixels (at ℓ well below 1, none).
+    """Standard normal numbers [N, C, H, W], independent between images and channels, and between pixels at distance d
+    with the correlation exp(−d² / 2ℓ²), ℓ = `correlation` pixels (at ℓ well below 1, none).
 
-    White noise filtered by a Gaussian of standard deviation ℓ / √2 with Σ k² = 1, which keeps the variance at 1 in every pixel,
-    those at the edges included, since the white noise reaches beyond them.
+    White noise filtered by a Gaussian of standard deviation ℓ / √2 with Σ k² = 1, which keeps the variance at 1 in
+    every pixel, those at the edges included, since the white noise reaches beyond them.
     """
     if correlation == 0:
         return torch.randn(shape, generator=generator)

@@ -1,5 +1,5 @@
-"""Paper 1, «Relaxed Equivariance for Anisotropic Noise»: three networks on noisy rotated digits (its Table 1), and two over
-p4m."""
+"""Paper 1, «Relaxed Equivariance for Anisotropic Noise»: three networks on noisy rotated digits (its Table 1), and two
+over p4m."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ def run(
 
 
 def train_network(
-    config: NoiseConfig, digits: Digits, checkpoint: Path, identity: dict, *, resume: bool, accelerator: str, processes: int
-) -> ImageClassifier:
+    config: NoiseConfig, digits: Digits, checkpoint: Path, identity: dict, *, resume: bool, accelerator: str,
+    processes: int,
+) -> ImageClassifier:  # fmt: skip
     """Trains one network on the training split, measures it on the validation split after every epoch, and keeps it in
     `checkpoint` with `identity`.  The test split is not read.  Arguments and errors as for `run`."""
     if config.batch_size % processes:

@@ -13,7 +13,7 @@ from ..models import create_model
 PAPER_MODELS = ("plain", "p4", "relaxed")
 MODELS = {
     "plain": "noise_plain_cnn", "p4": "noise_p4_cnn", "relaxed": "noise_relaxed_p4_cnn", "p4m": "noise_p4m_cnn",
-    "relaxed-p4m": "noise_relaxed_p4m_cnn",
+    "relaxed-p4m": "noise_relaxed_p4m_cnn", "relaxed-translation": "noise_relaxed_translation_cnn",
 }  # fmt: skip
 
 
@@ -22,11 +22,12 @@ class NoiseConfig:
     """One run; the defaults are the paper's.
 
     Attributes:
-        model: "plain", "p4", "relaxed", "p4m" or "relaxed-p4m".
+        model: one of MODELS.
         noise, sigma, correlation: see gconv_ext.data.noised.
         epochs, batch_size, lr: of Adam.
         alpha: factor of Eq. 7's penalty; relaxed only.
-        num_filter_banks, relax_on: of the relaxed network.
+        num_filter_banks: of the relaxed networks.
+        relax_on: of those over a group.
         width: fields (plain: channels) of each convolution; None for the network's own.
         seed: of weights, data and order.
         train_digits: how many of the training split to use; None for all.
@@ -73,13 +74,15 @@ class NoiseConfig:
 
     @property
     def relaxed(self) -> bool:
-        """Whether the network has relaxed layers, which alpha, num_filter_banks and relax_on are about."""
+        """Whether the network has relaxed layers, which alpha and num_filter_banks are about."""
         return self.model.startswith("relaxed")
 
     def network(self, algorithm: str | None = None) -> torch.nn.Module:
         options = {} if self.model == "plain" else {"algorithm": algorithm or self.algorithm}
         if self.relaxed:
-            options |= {"num_filter_banks": self.num_filter_banks, "relax_on": self.relax_on}
+            options["num_filter_banks"] = self.num_filter_banks
+        if self.relaxed and self.model != "relaxed-translation":
+            options["relax_on"] = self.relax_on
         if self.width is not None:
             options["width"] = self.width
         return create_model(MODELS[self.model], **options)

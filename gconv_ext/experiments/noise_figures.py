@@ -14,21 +14,25 @@ from ..training.fit import read_checkpoint
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-COLOURS = {"plain": "#7f7f7f", "p4": "#1f77b4", "relaxed": "#d95f02", "p4m": "#17becf", "relaxed-p4m": "#e7298a"}
+COLOURS = {
+    "plain": "#7f7f7f", "p4": "#1f77b4", "relaxed": "#d95f02", "p4m": "#17becf", "relaxed-p4m": "#e7298a",
+    "relaxed-translation": "#7570b3",
+}  # fmt: skip
 NOISE_NAMES = {
-    "none": "no noise", "iso": "isotropic noise", "aniso": "anisotropic noise", "linear": "linear noise", "stripes": "striped noise",
-    "radial": "radial noise",
+    "none": "no noise", "iso": "isotropic noise", "aniso": "anisotropic noise", "linear": "linear noise",
+    "stripes": "striped noise", "radial": "radial noise",
 }  # fmt: skip
 
 
 def draw_all(rows: list[dict], digits: Digits, out: Path) -> list[Path]:
     """Writes every picture that the rows allow into out/ and returns their paths."""
     maps = {row["config"]["noise"] for row in rows} - {"none", "iso", "aniso"}
-    paths = [_noise_map("aniso", out / "fig1-noise-map.png"), *(_noise_map(noise, out / f"noise-map-{noise}.png") for noise in sorted(maps))]
+    paths = [_noise_map("aniso", out / "fig1-noise-map.png")]
+    paths += [_noise_map(noise, out / f"noise-map-{noise}.png") for noise in sorted(maps)]
     paths.append(_digit(digits, rows[0]["config"], out / "fig2-digit.png"))
     for setting in sorted({_setting(row) for row in rows}):
         noise, sigma, correlation = setting
-        title = f"{NOISE_NAMES[noise]}, σ = {sigma:g}" + (f", correlated over {correlation:g} px" if correlation else "")
+        title = f"{NOISE_NAMES[noise]}, σ = {sigma:g}" + (f", correlation {correlation:g} px" if correlation else "")
         name = f"curves-{noise}-{sigma:g}" + (f"-correlation{correlation:g}" if correlation else "")
         paths.append(_curves([row for row in rows if _setting(row) == setting], title, out / f"{name}.png"))
     relaxed = [row for row in rows if row["config"]["model"].startswith("relaxed")]
@@ -101,19 +105,29 @@ def _curves(rows: list[dict], title: str, path: Path) -> Path:
 
 
 def _relaxed_weights(row: dict, out: Path) -> Path:
-    """The learned w_l(h) of each layer; a flat line is an equivariant bank."""
+    """The learned relaxed weights of each layer: w_l(h) by element, in which a flat line is an equivariant bank, or the
+    mean over the banks of |w_l(p) − mean|, in which a dark pixel is one like the others."""
     state = read_checkpoint(out / row["name"] / "last.ckpt")["state_dict"]
     layers = [weights for name, weights in state.items() if name.endswith("relaxed_weight")]
-    figure, axes = plt.subplots(2, -(-len(layers) // 2), figsize=(11, 4.6), sharex=True, sharey=True, layout="constrained")
+    over_pixels = layers[0].dim() == 3
+    figure, axes = plt.subplots(
+        2, -(-len(layers) // 2), figsize=(11, 4.6), sharex=True, sharey=True, layout="constrained"
+    )
     for index, (axis, weights) in enumerate(zip(axes.flat, layers)):
+        title = "input layer" if index == 0 else f"hidden layer {index}"
+        if over_pixels:
+            departure = (weights - weights.mean((1, 2), keepdim=True)).abs().mean(0)
+            figure.colorbar(_image(axis, departure, title, vmin=0), ax=axis, shrink=0.85)
+            continue
         for bank, values in enumerate(weights.tolist()):
             axis.plot(range(len(values)), values, marker="o", label=f"bank {bank + 1}")
-        axis.set_title("input layer" if index == 0 else f"hidden layer {index}", fontsize=10)
+        axis.set_title(title, fontsize=10)
         axis.set_xticks(range(weights.shape[1]), ["e", "r", "r²", "r³", "m", "rm", "r²m", "r³m"][: weights.shape[1]])
         axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
-    figure.supylabel("relaxed weight")
-    figure.suptitle(f"relaxed weights by element, {row['name']}")
+    if not over_pixels:
+        axes.flat[0].legend(fontsize=8)
+        figure.supylabel("relaxed weight")
+    figure.suptitle(f"relaxed weights by {'pixel' if over_pixels else 'element'}, {row['name']}")
     return _save(figure, out / f"relaxed-weights-{row['name']}.png")
 
 
@@ -140,7 +154,9 @@ def _bars(rows: list[dict], path: Path) -> Path:
                     )  # fmt: skip
                     axis.bar_label(bar, fmt="%.1f", fontsize=8)
     names = [
-        NOISE_NAMES[noise] + ("" if noise == "none" else f"\nσ = {sigma:g}") + (f", {correlation:g} px" if correlation else "")
+        NOISE_NAMES[noise]
+        + ("" if noise == "none" else f"\nσ = {sigma:g}")
+        + (f", {correlation:g} px" if correlation else "")
         for noise, sigma, correlation in settings
     ]
     axis.set_xticks(range(len(settings)), names)

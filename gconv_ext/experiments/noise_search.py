@@ -22,21 +22,21 @@ RESULTS = "search.jsonl"
 
 
 def settings(
-    base: NoiseConfig, alphas: Sequence[float], num_filter_banks: Sequence[int], widths: Sequence[int], seeds: Sequence[int],
-    *, trials: int | None = None, draw_seed: int = 0,
+    base: NoiseConfig, alphas: Sequence[float], num_filter_banks: Sequence[int], widths: Sequence[int],
+    seeds: Sequence[int], *, trials: int | None = None, draw_seed: int = 0,
 ) -> list[NoiseConfig]:  # fmt: skip
-    """The trials of a search: every combination of α, L and width, or `trials` of them drawn without replacement, each with
-    every seed.
+    """The trials of a search: every combination of α, L and width, or `trials` of them drawn without replacement, each
+    with every seed.
 
     Raises:
-        InputError: a value that NoiseConfig refuses, a list with repetitions, several α or L for a network that has none,
-            more trials than combinations.
+        InputError: a value that NoiseConfig refuses, a list with repetitions, several α or L for a network that has
+            none, more trials than combinations.
     """
     for name, values in (("alpha", alphas), ("num_filter_banks", num_filter_banks), ("width", widths), ("seed", seeds)):
         if len(set(values)) < len(values):
             raise InputError(f"{name} must be given once for each value, got {' '.join(map(str, values))}")
     if not base.relaxed and (len(alphas) > 1 or len(num_filter_banks) > 1):
-        raise InputError(f"alpha and num_filter_banks are of the relaxed networks: give at most one of each for {base.model!r}")
+        raise InputError(f"alpha and num_filter_banks are of the relaxed networks: give one of each for {base.model!r}")
     grid = list(itertools.product(alphas, num_filter_banks, widths))
     if trials is not None:
         if not 1 <= trials <= len(grid):
@@ -54,8 +54,9 @@ def trial_name(config: NoiseConfig) -> str:
 
 
 def search(
-    trials: list[NoiseConfig], digits: Digits, out: Path, *, resume: bool = False, accelerator: str = "auto", processes: int = 1
-) -> list[dict]:
+    trials: list[NoiseConfig], digits: Digits, out: Path, *, resume: bool = False, accelerator: str = "auto",
+    processes: int = 1,
+) -> list[dict]:  # fmt: skip
     """Trains every trial that out/search.jsonl does not have yet, and appends its row.
 
     Args:
@@ -66,11 +67,12 @@ def search(
         accelerator, processes: see training.fit.fit.
 
     Returns:
-        The rows of these trials, in their order: config, versions, parameters, epochs (one dict each), and accuracy and loss
-        on the validation split after the last epoch.
+        The rows of these trials, in their order: config, versions, parameters, epochs (one dict each), and accuracy and
+        loss on the validation split after the last epoch.
 
     Raises:
-        InputError: a search is there already and `resume` is not given, or a trial's folder is of another configuration.
+        InputError: a search is there already and `resume` is not given, or a trial's folder is of another
+            configuration.
         OSError: `out` cannot be written.
         KeyboardInterrupt: after Ctrl-C; call again with resume=True.
     """
@@ -141,6 +143,7 @@ def table(rows: list[dict]) -> str:
     for one in ranking(rows):
         lines.append(
             f"| {one['alpha']:g} | {one['num_filter_banks']} | {one['width']} | {one['parameters']:,} | {one['seeds']} "
-            f"| {100 * one['accuracy']:.2f} | {100 * one['spread']:.2f} | {one['loss']:.4f} | {one['seconds_per_epoch']:.1f} |"
+            f"| {100 * one['accuracy']:.2f} | {100 * one['spread']:.2f} | {one['loss']:.4f} "
+            f"| {one['seconds_per_epoch']:.1f} |"
         )
     return "\n".join(lines)

@@ -7,7 +7,9 @@ import inspect
 from torch import nn
 
 from .cohen_welling import P4CNN, Z2CNN
-from .noise import NoiseP4CNN, NoiseP4MCNN, NoisePlainCNN, NoiseRelaxedP4CNN, NoiseRelaxedP4MCNN
+from .noise import (
+    NoiseP4CNN, NoiseP4MCNN, NoisePlainCNN, NoiseRelaxedP4CNN, NoiseRelaxedP4MCNN, NoiseRelaxedTranslationCNN,
+)  # fmt: skip
 from .resnet import RESNETS, ResNet
 
 _MODELS = {
@@ -16,6 +18,7 @@ _MODELS = {
     "noise_p4m_cnn": NoiseP4MCNN,
     "noise_relaxed_p4_cnn": NoiseRelaxedP4CNN,
     "noise_relaxed_p4m_cnn": NoiseRelaxedP4MCNN,
+    "noise_relaxed_translation_cnn": NoiseRelaxedTranslationCNN,
     "z2cnn": Z2CNN,
     "p4cnn": P4CNN,
     **RESNETS,
@@ -23,7 +26,7 @@ _MODELS = {
 
 __all__ = [
     "create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseP4MCNN", "NoiseRelaxedP4CNN",
-    "NoiseRelaxedP4MCNN", "P4CNN", "ResNet", "Z2CNN",
+    "NoiseRelaxedP4MCNN", "NoiseRelaxedTranslationCNN", "P4CNN", "ResNet", "Z2CNN",
 ]  # fmt: skip
 
 

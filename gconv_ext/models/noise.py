@@ -1,4 +1,5 @@
-"""The three networks of paper 1, «Relaxed Equivariance for Anisotropic Noise», and p4m variants of two.
+"""The three networks of paper 1, «Relaxed Equivariance for Anisotropic Noise», p4m variants of two, and one that
+relaxes translation.
 
 One input convolution and seven hidden ones, 3 x 3 with padding 1 and ReLU after each, then global average pooling (over
 space, and over the group where there is one) and a linear layer.
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_tensor
-from ..nn import GroupConv2d, LiftingConv2d, RelaxedGroupConv2d, RelaxedLiftingConv2d
+from ..nn import GroupConv2d, LiftingConv2d, RelaxedGroupConv2d, RelaxedLiftingConv2d, RelaxedTranslationConv2d
 
 HIDDEN_CONVOLUTIONS = 7
 
@@ -114,8 +115,9 @@ class _NoiseRelaxedCNN(_NoiseCNN):
     """Relaxed convolutions over one group."""
 
     def __init__(
-        self, group: str, in_channels: int, num_classes: int, width: int, algorithm: str, num_filter_banks: int, relax_on: str
-    ):
+        self, group: str, in_channels: int, num_classes: int, width: int, algorithm: str, num_filter_banks: int,
+        relax_on: str,
+    ):  # fmt: skip
         options = dict(group=group, padding=1, bias=False, algorithm=algorithm, activation="relu")
         options |= {"num_filter_banks": num_filter_banks}
         super().__init__(
@@ -147,12 +149,13 @@ class NoiseRelaxedP4CNN(_NoiseRelaxedCNN):
 
 
 class NoiseRelaxedP4MCNN(_NoiseRelaxedCNN):
-    """The relaxed network over D4, which paper 1 does not have: 4 fields, the width that comes closest to the relaxed p4
-    network's count; 24,542 parameters.
+    """The relaxed network over D4, which paper 1 does not have: 4 fields, the width that comes closest to the relaxed
+    p4 network's count; 24,542 parameters.
 
     Args: as for NoiseRelaxedP4CNN.
 
-    Shapes: x [B, in_channels, H, W] -> logits [B, num_classes], invariant under quarter turns and reflections of x at the start.
+    Shapes: x [B, in_channels, H, W] -> logits [B, num_classes], invariant under quarter turns and reflections of x at
+        the start.
     """
 
     def __init__(
@@ -160,3 +163,28 @@ class NoiseRelaxedP4MCNN(_NoiseRelaxedCNN):
         num_filter_banks: int = 3, relax_on: str = "output",
     ):  # fmt: skip
         super().__init__("D4", in_channels, num_classes, width, algorithm, num_filter_banks, relax_on)
+
+
+class NoiseRelaxedTranslationCNN(_NoiseCNN):
+    """The plain network with relaxed translation in place of biases, which paper 1 does not have: 6 channels, L = 3
+    filter banks weighted at each of the 28 x 28 pixels; 25,852 parameters, of which the weights over pixels are 18,816.
+
+    Args:
+        in_channels, num_classes: 1 and 10 in the paper.
+        width: channels of each convolution.
+        algorithm: see gconv_ext.functional.
+        num_filter_banks: L.
+        input_size: H = W of the images, fixed, since each pixel has weights of its own.
+
+    Shapes: x [B, in_channels, input_size, input_size] -> logits [B, num_classes].
+    """
+
+    def __init__(
+        self, in_channels: int = 1, num_classes: int = 10, width: int = 6, algorithm: str = "auto",
+        num_filter_banks: int = 3, input_size: int = 28,
+    ):  # fmt: skip
+        options = dict(padding=1, bias=False, algorithm=algorithm, activation="relu", num_filter_banks=num_filter_banks)
+        super().__init__(
+            in_channels, num_classes, width, RelaxedTranslationConv2d(in_channels, width, 3, input_size, **options),
+            lambda: RelaxedTranslationConv2d(width, width, 3, input_size, **options), torch.channels_last,
+        )  # fmt: skip

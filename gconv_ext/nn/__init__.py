@@ -5,7 +5,11 @@ from .conv import GroupConv2d, LiftingConv2d
 from .norm import GroupBatchNorm2d, GroupDropout2d, GroupInstanceNorm2d, GroupLayerNorm2d
 from .pooling import GroupGlobalPool, GroupPool, SpatialAvgPool2d, SpatialGlobalPool2d, SpatialMaxPool2d
 from .relaxed import RelaxedGroupConv2d, RelaxedLiftingConv2d
-from .relaxed_translation import RelaxedTranslationConv2d, RelaxedTranslationGroupConv2d, RelaxedTranslationLiftingConv2d
+from .relaxed_translation import (
+    RelaxedTranslationConv2d,
+    RelaxedTranslationGroupConv2d,
+    RelaxedTranslationLiftingConv2d,
+)
 from .resample import SpatialBlurPool2d, SpatialMaxBlurPool2d, SpatialUpsample2d
 from .separable import SeparableGroupConv2d
 from .transposed import GroupConvTranspose2d

@@ -51,7 +51,7 @@ class _SampleNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
         if x.shape[1] != self.num_features:
-            raise ValueError(f"x must have num_features = {self.num_features} fields in {_LAYOUT}, got shape {tuple(x.shape)}")
+            raise ValueError(f"x must have num_features = {self.num_features} fields, got shape {tuple(x.shape)}")
         centred = widened(x)
         centred = centred - self._mean(centred)[..., None, None, None]
         scale = 1 / torch.sqrt(self._mean(centred.square()) + self.eps)
@@ -66,7 +66,8 @@ class _SampleNorm2d(nn.Module):
 
 
 class GroupInstanceNorm2d(_SampleNorm2d):
-    """Instance normalisation per field (Ulyanov et al. 2016): statistics of each sample and field, over elements and pixels.
+    """Instance normalisation per field (Ulyanov et al. 2016): statistics of each sample and field, over elements and
+    pixels.
 
         y[b, c, h, p] = (x[b, c, h, p] − mean_bc) / sqrt(var_bc + eps) · weight[c] + bias[c]
 
@@ -91,8 +92,8 @@ class GroupInstanceNorm2d(_SampleNorm2d):
 
 
 class GroupLayerNorm2d(_SampleNorm2d):
-    """Layer normalisation (Ba et al. 2016): statistics of each sample, over fields, elements and pixels; torch.nn.GroupNorm
-    with one group of channels.
+    """Layer normalisation (Ba et al. 2016): statistics of each sample, over fields, elements and pixels;
+    torch.nn.GroupNorm with one group of channels.
 
         y[b, c, h, p] = (x[b, c, h, p] − mean_b) / sqrt(var_b + eps) · weight[c] + bias[c]
 

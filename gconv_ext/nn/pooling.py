@@ -62,7 +62,8 @@ class SpatialGlobalPool2d(_Reduce):
 
 
 class GroupGlobalPool(_Reduce):
-    """Pools each field to one number: y[b, c] = max_{h, p} x[b, c, h, p], or the mean: GroupPool and SpatialGlobalPool2d in one.
+    """Pools each field to one number: y[b, c] = max_{h, p} x[b, c, h, p], or the mean: GroupPool and
+    SpatialGlobalPool2d in one.
 
     The result is invariant under the group, for maps of every size, and exact to the bit.
 
@@ -80,8 +81,8 @@ class GroupGlobalPool(_Reduce):
 
 
 class _SpatialPool2d(nn.Module):
-    """Pools each of the C · |P| planes.  Equivariant, then to the bit, where (i + 2·padding − k) is a multiple of the stride
-    for maps of size i (paper 3)."""
+    """Pools each of the C · |P| planes.  Equivariant, then to the bit, where (i + 2·padding − k) is a multiple of the
+    stride for maps of size i (paper 3)."""
 
     def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0):
         super().__init__()
@@ -98,8 +99,8 @@ class _SpatialPool2d(nn.Module):
         check_tensor("x", x, 5, _LAYOUT)
         if min(x.shape[-2:]) + 2 * self.padding < self.kernel_size:
             raise ValueError(
-                f"x is too small: with padding {self.padding} its {x.shape[-2]} x {x.shape[-1]} pixels hold no window of "
-                f"{self.kernel_size} x {self.kernel_size}"
+                f"x is too small: with padding {self.padding} its {x.shape[-2]} x {x.shape[-1]} pixels hold no window "
+                f"of {self.kernel_size} x {self.kernel_size}"
             )
         return self._pool(x)
 
@@ -127,8 +128,8 @@ class SpatialMaxPool2d(_SpatialPool2d):
 class SpatialAvgPool2d(_SpatialPool2d):
     """Mean over k x k pixels of each plane, padding counted.
 
-    Equivariant, then to the bit, where (i + 2·padding − k) is a multiple of the stride for maps of size i (paper 3): the k²
-    pixels are summed in an order that no turn or reflection changes.
+    Equivariant, then to the bit, where (i + 2·padding − k) is a multiple of the stride for maps of size i (paper 3):
+    the k² pixels are summed in an order that no turn or reflection changes.
 
     Args:
         kernel_size: k, in pixels.

@@ -39,16 +39,16 @@ class _RelaxedTranslation2d(_Conv2d):
         nn.init.constant_(self.relaxed_weight, 1 / self.num_filter_banks)
 
     def equivariance_penalty(self) -> Tensor:
-        """Σ_l Σ_{p,q} |w_l(p) − w_l(q)| over all ordered pairs of pixels (paper 1, Eq. 7, without its factor α, with the
-        translations as the group); it grows as the square of the number of pixels.
+        """Σ_l Σ_{p,q} |w_l(p) − w_l(q)| over all ordered pairs of pixels (paper 1, Eq. 7, without its factor α, with
+        the translations as the group); it grows as the square of the number of pixels.
 
         Returns:
             A scalar tensor; 0 exactly when the layer is equivariant.
         """
         weights = self.relaxed_weight.flatten(1)
         values = weights.detach()
-        # |a − b| is the larger minus the smaller: each weight counts by how many lie below it less how many lie above, and a
-        # sort finds these without forming the pairs.  Equal weights have slope 0, as in |·|.
+        # |a − b| is the larger minus the smaller: each weight counts by how many lie below it less how many lie above,
+        # and a sort finds these without forming the pairs.  Equal weights have slope 0, as in |·|.
         ordered = values.sort(1).values
         below = torch.searchsorted(ordered, values)
         above = values.shape[1] - torch.searchsorted(ordered, values, right=True)
@@ -63,7 +63,8 @@ class _RelaxedTranslation2d(_Conv2d):
         )
         if size != self.output_size:
             raise ValueError(
-                f"x must give output_size = {self.output_size}, the pixels that have weights, got {size} from {tuple(x.shape[-2:])}"
+                f"x must give output_size = {self.output_size}, the pixels that have weights, "
+                f"got {size} from {tuple(x.shape[-2:])}"
             )
         # The banks lie side by side in the output fields, those of a block of fields in their block.
         banks = self.weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
@@ -82,12 +83,13 @@ class _RelaxedTranslation2d(_Conv2d):
 
 
 class RelaxedTranslationConv2d(_RelaxedTranslation2d):
-    """Planar convolution with relaxed translation (Wang, Walters & Yu 2022; paper 1, Eqs. 5 and 6 on the group of translations,
-    with the weights at the output pixel, as in the published code):
+    """Planar convolution with relaxed translation (Wang, Walters & Yu 2022; paper 1, Eqs. 5 and 6 on the group of
+    translations, with the weights at the output pixel, as in the published code):
 
         y[o, p] = bias[o] + Σ_l relaxed_weight[l, p] · Σ_c Σ_t weight[l, o, c, t] · x[c, p + t]
 
-    Starts exactly translation-equivariant, as torch.nn.Conv2d is: relaxed weights all 1/L.  L times a Conv2d's multiplications.
+    Starts exactly translation-equivariant, as torch.nn.Conv2d is: relaxed weights all 1/L.  L times a Conv2d's
+    multiplications.
 
     Args:
         in_channels, out_channels: channels.
@@ -105,13 +107,13 @@ class RelaxedTranslationConv2d(_RelaxedTranslation2d):
     _lifting = True  # to the group that has the identity alone
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, output_size: int | tuple[int, int], stride=1, padding=0,
-        dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto", device=None,
-        dtype=None, num_filter_banks: int = 1, activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, output_size: int | tuple[int, int], stride=1,
+        padding=0, dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        device=None, dtype=None, num_filter_banks: int = 1, activation: str | None = None,
     ):  # fmt: skip
         super().__init__(
-            in_channels, out_channels, kernel_size, output_size, "C1", stride, padding, dilation, groups, bias, padding_mode,
-            algorithm, device, dtype, num_filter_banks, activation,
+            in_channels, out_channels, kernel_size, output_size, "C1", stride, padding, dilation, groups, bias,
+            padding_mode, algorithm, device, dtype, num_filter_banks, activation,
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,16 +121,17 @@ class RelaxedTranslationConv2d(_RelaxedTranslation2d):
 
 
 class RelaxedTranslationLiftingConv2d(_RelaxedTranslation2d):
-    """Lifting convolution with relaxed translation and strict rotations and reflections: the map of weights is carried along
-    by the output element u,
+    """Lifting convolution with relaxed translation and strict rotations and reflections: the map of weights is carried
+    along by the output element u,
 
         y[o, u, p] = bias[o] + Σ_l relaxed_weight[l, u⁻¹p] · Σ_c Σ_t weight[l, o, c, u⁻¹t] · x[c, p + t]
 
-    with pixels counted from the centre of the image.  Exactly equivariant under the group about that centre, whatever the
-    weights, where the convolution itself is; under translations where relaxed_weight[l, ·] is constant, as at the start.
+    with pixels counted from the centre of the image.  Exactly equivariant under the group about that centre, whatever
+    the weights, where the convolution itself is; under translations where relaxed_weight[l, ·] is constant, as at the
+    start.
 
-    Args: as for RelaxedTranslationConv2d; group: a PointGroup or its name; output_size must be square where the group has
-        quarter turns.
+    Args: as for RelaxedTranslationConv2d; group: a PointGroup or its name; output_size must be square where the group
+        has quarter turns.
 
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, |P|, H', W'].
     Parameters: weight [L, out_channels, in_channels / groups, k, k], relaxed_weight [L, H', W'], bias [out_channels].
@@ -141,14 +144,16 @@ class RelaxedTranslationLiftingConv2d(_RelaxedTranslation2d):
 
 
 class RelaxedTranslationGroupConv2d(_RelaxedTranslation2d):
-    """Group convolution with relaxed translation and strict rotations and reflections, as RelaxedTranslationLiftingConv2d:
+    """Group convolution with relaxed translation and strict rotations and reflections, as
+    RelaxedTranslationLiftingConv2d:
 
         y[o, u, p] = bias[o] + Σ_l relaxed_weight[l, u⁻¹p] · Σ_c Σ_v Σ_t weight[l, o, c, u⁻¹v, u⁻¹t] · x[c, v, p + t]
 
     Args: as for RelaxedTranslationLiftingConv2d; channels count fields.
 
     Shapes: x [B, in_channels, |P|, H, W] -> [B, out_channels, |P|, H', W'].
-    Parameters: weight [L, out_channels, in_channels / groups, |P|, k, k], relaxed_weight [L, H', W'], bias [out_channels].
+    Parameters: weight [L, out_channels, in_channels / groups, |P|, k, k], relaxed_weight [L, H', W'], bias
+        [out_channels].
 
     Raises:
         TypeError, ValueError: at construction or call, before anything runs, naming the argument.

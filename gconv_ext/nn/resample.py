@@ -15,8 +15,9 @@ _LAYOUT = "[B, C, |P|, H, W]"
 
 
 def _extended(x: Tensor, padding: int, skip: int) -> Tensor:
-    """x [..., H, W] with `padding` pixels more at each end, the mirror image of those after the `skip` outermost: 1 reflects,
-    0 repeats one pixel.  torch.nn.functional.pad does so too, but its gradient does not compile for channels-last maps."""
+    """x [..., H, W] with `padding` pixels more at each end, the mirror image of those after the `skip` outermost: 1
+    reflects, 0 repeats one pixel.  torch.nn.functional.pad does so too, but its gradient does not compile for
+    channels-last maps."""
     for axis in (-2, -1):
         first = x.narrow(axis, skip, padding).flip(axis)
         last = x.narrow(axis, x.shape[axis] - skip - padding, padding).flip(axis)
@@ -25,12 +26,13 @@ def _extended(x: Tensor, padding: int, skip: int) -> Tensor:
 
 
 class SpatialBlurPool2d(_SpatialPool2d):
-    """Anti-aliased downsampling (Zhang 2019): each plane is blurred with a binomial filter, then every stride-th pixel is kept.
+    """Anti-aliased downsampling (Zhang 2019): each plane is blurred with a binomial filter, then every stride-th pixel
+    is kept.
 
         y[b, c, h, p] = Σ_ij β_i · β_j · x[b, c, h, s·p + (i, j) − k // 2],    β_i = binomial(k − 1, i) / 2^(k − 1)
 
-    with reflected edges.  Equivariant, then to the bit, where (i + 2·(k // 2) − k) is a multiple of the stride for maps of
-    size i (paper 3): for odd k and stride 2, where i is odd.
+    with reflected edges.  Equivariant, then to the bit, where (i + 2·(k // 2) − k) is a multiple of the stride for maps
+    of size i (paper 3): for odd k and stride 2, where i is odd.
 
     Args:
         kernel_size: k taps a side; 3 is [1, 2, 1] / 4, 5 is [1, 4, 6, 4, 1] / 16.
@@ -60,8 +62,8 @@ class SpatialBlurPool2d(_SpatialPool2d):
 class SpatialMaxBlurPool2d(nn.Sequential):
     """Anti-aliased max pooling (Zhang 2019): the maximum over k x k pixels at every pixel, then SpatialBlurPool2d.
 
-    Equivariant, then to the bit, where (i − k + 1 + 2·(b // 2) − b) is a multiple of the stride for maps of size i (paper 3):
-    for k = 2, b = 3 and stride 2, where i is even.
+    Equivariant, then to the bit, where (i − k + 1 + 2·(b // 2) − b) is a multiple of the stride for maps of size i
+    (paper 3): for k = 2, b = 3 and stride 2, where i is even.
 
     Args:
         kernel_size: k, of the maximum, in pixels.
@@ -82,8 +84,8 @@ class SpatialUpsample2d(nn.Module):
         bilinear    y[…, q] = the bilinear interpolation of x at (q + ½) / s − ½, edges repeated
                               (torch.nn.functional.interpolate with align_corners=False)
 
-    Equivariant for maps of every size, and exact to the bit: the four weighted pixels of "bilinear" are added in an order
-    that no turn or reflection changes.
+    Equivariant for maps of every size, and exact to the bit: the four weighted pixels of "bilinear" are added in an
+    order that no turn or reflection changes.
 
     Args:
         scale_factor: s.
@@ -105,7 +107,8 @@ class SpatialUpsample2d(nn.Module):
     def _bilinear(self, x: Tensor) -> Tensor:
         s, (height, width) = self.scale_factor, x.shape[-2:]
         padded = _extended(x, 1, 0)
-        # Of the s new pixels in an old one's place, each has its nearest at weight 1 - a and that one's neighbour at weight a.
+        # Of the s new pixels in an old one's place, each has its nearest at weight 1 - a and that one's neighbour at
+        # weight a.
         axis = [((2 * r + 1 > s) - (2 * r + 1 < s), abs(2 * r + 1 - s) / (2 * s)) for r in range(s)]
 
         def old(down, right):

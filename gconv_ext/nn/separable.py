@@ -9,8 +9,8 @@ from .conv import GroupConv2d
 
 
 class SeparableGroupConv2d(nn.Module):
-    """Depthwise-separable group convolution (Chollet 2017, on a group): each field is convolved alone with a kernel over elements
-    and taps, then the fields are mixed pixel by pixel.
+    """Depthwise-separable group convolution (Chollet 2017, on a group): each field is convolved alone with a kernel
+    over elements and taps, then the fields are mixed pixel by pixel.
 
         z[c, u, p] = Σ_v Σ_t depthwise[c, u⁻¹v, u⁻¹t] · x[c, v, p + t]
         y[o, u, p] = bias[o] + Σ_c Σ_v pointwise[o, c, u⁻¹v] · z[c, v, p]
@@ -34,15 +34,15 @@ class SeparableGroupConv2d(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
-        dilation=1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto", device=None, dtype=None,
-        activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1,
+        padding=0, dilation=1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto", device=None,
+        dtype=None, activation: str | None = None,
     ):  # fmt: skip
         super().__init__()
         shared = dict(group=group, algorithm=algorithm, device=device, dtype=dtype)
         self.depthwise = GroupConv2d(
-            in_channels, in_channels, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=in_channels,
-            bias=False, padding_mode=padding_mode, **shared,
+            in_channels, in_channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
+            groups=in_channels, bias=False, padding_mode=padding_mode, **shared,
         )  # fmt: skip
         self.pointwise = GroupConv2d(in_channels, out_channels, 1, bias=bias, activation=activation, **shared)
 

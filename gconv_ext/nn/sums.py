@@ -1,8 +1,8 @@
 """Sums in an order that follows the symmetry: a turned or reflected map gives the same bits.
 
-Floating-point addition commutes and does not associate, so a sum keeps its bits under a group when the group maps its tree of
-additions onto itself.  The trees here follow a chain of subgroups, each half of the next: what r² exchanges is added first,
-then what a reflection exchanges, then what the diagonal does.  16-bit numbers are summed in float32.
+Floating-point addition commutes and does not associate, so a sum keeps its bits under a group when the group maps its
+tree of additions onto itself.  The trees here follow a chain of subgroups, each half of the next: what r² exchanges is
+added first, then what a reflection exchanges, then what the diagonal does.  16-bit numbers are summed in float32.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def widened(x: Tensor) -> Tensor:
 def element_sum(x: Tensor) -> Tensor:
     """Σ_h x[b, c, h, …] over the elements of a group, [B, C, |P|, …] -> [B, C, …].
 
-    The halves of the tree are the cosets of a subgroup, which left multiplication permutes: C4 beside its mirror image in D4,
-    {r^k, r^(k+2)} in C4.  With other orders than a PointGroup's the sum is right, and its order any.
+    The halves of the tree are the cosets of a subgroup, which left multiplication permutes: C4 beside its mirror image
+    in D4, {r^k, r^(k+2)} in C4.  With other orders than a PointGroup's the sum is right, and its order any.
     """
     order = x.shape[2]
     if order == 1:

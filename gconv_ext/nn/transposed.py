@@ -16,16 +16,16 @@ class GroupConvTranspose2d(_Conv2d):
 
         y[c, v, q] = bias[c] + Σ_o Σ_u Σ_{p, t: p·stride + t = q} weight[o, c, u⁻¹v, u⁻¹t] · x[o, u, p]
 
-    Equivariant for maps of every size where output_padding is 0; algorithm="irrep" to the bit.  With the options of a strided
-    GroupConv2d it brings a map back to the size that it came from, given the output_padding that it lost; an equivariant one
-    loses none (paper 3).
+    Equivariant for maps of every size where output_padding is 0; algorithm="irrep" to the bit.  With the options of a
+    strided GroupConv2d it brings a map back to the size that it came from, given the output_padding that it lost; an
+    equivariant one loses none (paper 3).
 
     Args:
         in_channels, out_channels: fields.
         kernel_size: k; the kernel has k x k taps, even k allowed.
         group: a PointGroup or its name.
-        stride, padding, dilation: an int, or (rows, columns), which must agree where the group has quarter turns; those of
-            the convolution whose adjoint this is, in pixels.
+        stride, padding, dilation: an int, or (rows, columns), which must agree where the group has quarter turns; those
+            of the convolution whose adjoint this is, in pixels.
         output_padding: rows and columns more at one end, less than the stride; they break the equivariance.
         groups: blocks of fields that are convolved apart.
         bias: whether to add one learned number a field.
@@ -42,12 +42,13 @@ class GroupConvTranspose2d(_Conv2d):
     _lifting = False
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
-        output_padding=0, dilation=1, groups: int = 1, bias: bool = True, algorithm: str = "auto", device=None, dtype=None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1,
+        padding=0, output_padding=0, dilation=1, groups: int = 1, bias: bool = True, algorithm: str = "auto",
+        device=None, dtype=None,
     ):  # fmt: skip
         super().__init__(
-            in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, "zeros", algorithm, None,
-            device, dtype,
+            in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, "zeros", algorithm,
+            None, device, dtype,
         )  # fmt: skip
         self.output_padding = checks.as_pair("output_padding", output_padding, 0, self.group)
         checks.check_output_padding(self.output_padding, self.stride)

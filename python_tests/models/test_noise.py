@@ -4,10 +4,11 @@ import torch
 from gconv_ext import create_model, equivariance_error, list_models
 
 COUNTS = {"noise_plain_cnn": 25750, "noise_p4_cnn": 25400, "noise_relaxed_p4_cnn": 27544}  # as paper 1 states them
+OUR_COUNTS = {"noise_p4m_cnn": 24839, "noise_relaxed_p4m_cnn": 24542, "noise_relaxed_translation_cnn": 25852}
 GROUP_NETWORKS = ["noise_p4_cnn", "noise_p4m_cnn", "noise_relaxed_p4_cnn", "noise_relaxed_p4m_cnn"]
 
 
-@pytest.mark.parametrize("name, count", [*COUNTS.items(), ("noise_p4m_cnn", 24839), ("noise_relaxed_p4m_cnn", 24542)])
+@pytest.mark.parametrize("name, count", [*COUNTS.items(), *OUR_COUNTS.items()])
 def test_parameter_counts(name, count):
     network = create_model(name)
     assert sum(p.numel() for p in network.parameters()) == count
@@ -54,6 +55,23 @@ def test_relaxed_weights_break_the_invariance(name, group, relax_on):
     assert equivariance_error(network, torch.randn(2, 1, 12, 12).double(), group).relative[1:].min() > 1e-3
     penalty = network.equivariance_penalty()
     assert penalty.item() == pytest.approx(sum(layer.equivariance_penalty().item() for layer in network.features))
+
+
+def test_relaxed_translation_starts_as_a_plain_network_and_can_leave():
+    """With all relaxed weights 1/L, each layer is a planar convolution with the summed bank."""
+    network = create_model("noise_relaxed_translation_cnn", input_size=9).double()
+    x = torch.randn(2, 1, 9, 9).double()
+    features = x
+    for layer in network.features:
+        bank = layer.weight.sum(0) * layer.relaxed_weight[0, 0, 0]
+        features = torch.nn.functional.conv2d(features, bank, padding=1).relu()
+    want = network.classifier(features.mean((2, 3)))
+    assert torch.allclose(network(x), want, rtol=1e-10) and network.equivariance_penalty().item() == 0
+    for layer in network.features:
+        torch.nn.init.normal_(layer.relaxed_weight)
+    assert not torch.allclose(network(x), want, rtol=1e-3) and network.equivariance_penalty().item() > 0
+    with pytest.raises(ValueError, match="x must give output_size = \\(9, 9\\)"):
+        network(torch.randn(1, 1, 10, 10).double())
 
 
 def test_options():

@@ -7,7 +7,8 @@ from gconv_ext import nn
 
 def map_of(*sizes):
     """With another mean and variance in every field."""
-    return torch.randn(sizes).double() * torch.arange(1, sizes[1] + 1).view(-1, 1, 1, 1) + torch.arange(sizes[1]).view(-1, 1, 1, 1)
+    field = torch.arange(sizes[1]).view(-1, 1, 1, 1)
+    return torch.randn(sizes).double() * (field + 1) + field
 
 
 @pytest.mark.parametrize("sizes", [(2, 3, 4, 5, 7), (1, 3, 8, 1, 1), (3, 3, 1, 6, 6), (2, 3, 3, 4, 4), (0, 3, 4, 5, 5)])
@@ -25,7 +26,7 @@ def test_the_statistics_of_torch(sizes):
 def test_without_affine():
     x = map_of(2, 3, 4, 5, 5)
     assert torch.allclose(nn.GroupInstanceNorm2d(3)(x), F.group_norm(x, 3), rtol=0, atol=1e-12)
-    assert not list(nn.GroupInstanceNorm2d(3).parameters()) and not list(nn.GroupLayerNorm2d(3, affine=False).parameters())
+    assert not [*nn.GroupInstanceNorm2d(3).parameters(), *nn.GroupLayerNorm2d(3, affine=False).parameters()]
 
 
 def test_bfloat16_is_normalised_in_float32():

@@ -23,7 +23,9 @@ def test_max_blur_pool_is_its_two_steps():
     assert torch.equal(nn.SpatialMaxBlurPool2d(2, 2, 5)(x), want)
 
 
-@pytest.mark.parametrize("layer, fits", [(nn.SpatialBlurPool2d(3), 9), (nn.SpatialBlurPool2d(2), 8), (nn.SpatialMaxBlurPool2d(), 8)])
+@pytest.mark.parametrize(
+    "layer, fits", [(nn.SpatialBlurPool2d(3), 9), (nn.SpatialBlurPool2d(2), 8), (nn.SpatialMaxBlurPool2d(), 8)]
+)
 def test_sizes_that_do_not_fit_break_equivariance(layer, fits):
     assert equivariance_error(layer, torch.randn(1, 1, 4, fits, fits), "C4").worst == 0
     assert equivariance_error(layer, torch.randn(1, 1, 4, fits + 1, fits + 1), "C4").worst > 1e-2
@@ -53,7 +55,7 @@ def test_upsampling_is_torchs(mode, factor, size):
 @pytest.mark.parametrize("call, error_type, message", [
     (lambda: nn.SpatialBlurPool2d(0), ValueError, "kernel_size must be at least 1, got 0"),
     (lambda: nn.SpatialBlurPool2d(3, 1.5), TypeError, "stride must be an int, got float"),
-    (lambda: nn.SpatialBlurPool2d(5)(torch.ones(1, 1, 4, 9, 2)), ValueError, "edges of 2 pixels are reflected from at least 3, got 9 x 2"),
+    (lambda: nn.SpatialBlurPool2d(5)(torch.ones(1, 1, 4, 9, 2)), ValueError, "edges of 2 pixels are reflected"),
     (lambda: nn.SpatialMaxBlurPool2d(3)(torch.ones(1, 1, 4, 2, 2)), ValueError, "x is too small"),
     (lambda: nn.SpatialUpsample2d(0.5), TypeError, "scale_factor must be an int, got float"),
     (lambda: nn.SpatialUpsample2d(2, "bicubic"), ValueError, "mode must be 'nearest' or 'bilinear', got 'bicubic'"),

@@ -20,7 +20,14 @@ def test_it_is_one_group_convolution_with_a_composed_bank(group, algorithm):
 
 
 def test_options_reach_the_two_convolutions():
-    layer = nn.SeparableGroupConv2d(2, 4, 3, "D4", padding=1, bias=False, padding_mode="circular", algorithm="irrep", activation="relu")
-    assert repr(layer.depthwise) == "GroupConv2d(2, 2, kernel_size=3, group=D4, padding=1, groups=2, padding_mode=circular, algorithm=irrep, bias=False)"
-    assert repr(layer.pointwise) == "GroupConv2d(2, 4, kernel_size=1, group=D4, algorithm=irrep, activation=relu, bias=False)"
+    layer = nn.SeparableGroupConv2d(
+        2, 4, 3, "D4", padding=1, bias=False, padding_mode="circular", algorithm="irrep", activation="relu"
+    )
+    assert repr(layer.depthwise) == (
+        "GroupConv2d(2, 2, kernel_size=3, group=D4, padding=1, groups=2, padding_mode=circular, algorithm=irrep, "
+        "bias=False)"
+    )
+    assert repr(layer.pointwise) == (
+        "GroupConv2d(2, 4, kernel_size=1, group=D4, algorithm=irrep, activation=relu, bias=False)"
+    )
     assert layer(torch.randn(1, 2, 8, 5, 5)).min() == 0

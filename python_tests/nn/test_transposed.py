@@ -7,8 +7,9 @@ from gconv_ext import equivariance_error, functional, nn
 
 ALGORITHMS = ["reference", "dense", "irrep", "auto"]
 CASES = [
-    dict(k=1), dict(k=3, padding=1), dict(k=2, stride=2), dict(k=3, stride=2, padding=1), dict(k=4, stride=2, padding=1),
-    dict(k=3, stride=3, padding=2, dilation=2, groups=2), dict(k=3, stride=2, output_padding=1),
+    dict(k=1), dict(k=3, padding=1), dict(k=2, stride=2), dict(k=3, stride=2, padding=1),
+    dict(k=4, stride=2, padding=1), dict(k=3, stride=3, padding=2, dilation=2, groups=2),
+    dict(k=3, stride=2, output_padding=1),
 ]  # fmt: skip
 
 
@@ -42,9 +43,8 @@ def test_every_size_is_equivariant(group, case, algorithm):
     options = {name: value for name, value in case.items() if name != "k"}
     for size in ((5, 6), (4, 4)):
         x, weight, bias = arguments_of(group, case["k"], case.get("groups", 1), size)
-        error = equivariance_error(
-            lambda x: functional.group_conv_transpose2d(x, weight, bias, group=group, algorithm=algorithm, **options), x, group
-        )
+        options |= dict(group=group, algorithm=algorithm)
+        error = equivariance_error(lambda x: functional.group_conv_transpose2d(x, weight, bias, **options), x, group)
         assert error.worst == 0 if algorithm == "irrep" else error.worst <= 1e-12
 
 
@@ -61,7 +61,8 @@ def test_gradcheck(name, algorithm):
     arguments = [argument.requires_grad_() for argument in arguments]
 
     def run(*arguments):
-        return functional.group_conv_transpose2d(*arguments, group=group, stride=2, padding=1, output_padding=1, algorithm=algorithm)
+        options = dict(group=group, stride=2, padding=1, output_padding=1, algorithm=algorithm)
+        return functional.group_conv_transpose2d(*arguments, **options)
 
     assert gradcheck(run, arguments) and gradgradcheck(run, arguments)
 
@@ -73,7 +74,8 @@ def test_low_precision(dtype, algorithm):
     arguments = [a.to(dtype) for a in arguments_of(functional.as_group("D4"), 3)]
     options = dict(group="D4", stride=2, padding=1)
     exact = functional.group_conv_transpose2d(*(a.double() for a in arguments), algorithm="reference", **options)
-    got, plain = (functional.group_conv_transpose2d(*arguments, algorithm=name, **options) for name in (algorithm, "reference"))
+    got = functional.group_conv_transpose2d(*arguments, algorithm=algorithm, **options)
+    plain = functional.group_conv_transpose2d(*arguments, algorithm="reference", **options)
     assert got.dtype == dtype
     assert (got - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-5 * exact.abs().max()
 
@@ -85,9 +87,8 @@ def test_it_undoes_the_size_of_a_strided_convolution():
 
 
 def test_the_layer_is_its_function_and_says_what_it_is():
-    layer = nn.GroupConvTranspose2d(4, 6, 3, "D4", stride=2, padding=1, output_padding=1, dilation=2, groups=2, bias=False)
-    x = torch.randn(2, 4, 8, 5, 5)
     options = dict(group="D4", stride=2, padding=1, output_padding=1, dilation=2, groups=2)
+    layer, x = nn.GroupConvTranspose2d(4, 6, 3, bias=False, **options), torch.randn(2, 4, 8, 5, 5)
     assert torch.equal(layer(x), functional.group_conv_transpose2d(x, layer.weight, **options))
     assert layer.weight.shape == (4, 3, 8, 3, 3)
     assert repr(layer) == (
@@ -99,7 +100,7 @@ def test_the_layer_is_its_function_and_says_what_it_is():
 
 
 @pytest.mark.parametrize("change, error_type, message", [
-    (dict(x=torch.ones(1, 3, 4, 5, 5)), ValueError, "x must have C_in = 2 fields, as weight, got 3"),
+    (dict(x=torch.ones(1, 3, 4, 5, 5)), ValueError, "x must have C_in = 2 fields, as weight, got shape (1, 3,"),
     (dict(x=torch.ones(1, 2, 8, 5, 5)), ValueError, "x must have |P| = 4 elements of C4"),
     (dict(x=torch.ones(1, 2, 4, 5, 5).double()), TypeError, "x must have weight's dtype"),
     (dict(bias=torch.ones(2)), ValueError, "bias must have shape [C_out] = [3]"),
@@ -107,7 +108,7 @@ def test_the_layer_is_its_function_and_says_what_it_is():
     (dict(groups=3), ValueError, "groups must divide C_in = 2, got 3"),
     (dict(output_padding=2), ValueError, "output_padding must be less than the stride (2, 2), got (2, 2)"),
     (dict(stride=(1, 2)), ValueError, "stride must be the same for rows and columns"),
-    (dict(x=torch.ones(1, 2, 4, 1, 1), padding=2), ValueError, "x is too small: 1 x 1 with padding (2, 2) gives -1 x -1"),
+    (dict(x=torch.ones(1, 2, 4, 1, 1), padding=2), ValueError, "x is too small: 1 x 1 with padding (2, 2) gives"),
     (dict(algorithm="fast"), ValueError, "algorithm must be one of"),
     (dict(algorithm="fused"), ValueError, "algorithm='fused' does not support this call"),
 ])  # fmt: skip
@@ -115,7 +116,8 @@ def test_refusals(change, error_type, message, monkeypatch):
     from gconv_ext import triton_kernels
 
     monkeypatch.setattr(triton_kernels, "runs_on", lambda device: False)
-    arguments = dict(x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(2, 3, 4, 3, 3), bias=torch.ones(3), group="C4", stride=2)
+    tensors = dict(x=torch.ones(1, 2, 4, 5, 5), weight=torch.ones(2, 3, 4, 3, 3), bias=torch.ones(3))
+    arguments = tensors | dict(group="C4", stride=2)
     with pytest.raises(error_type) as error:
         functional.group_conv_transpose2d(**arguments | change)
     assert message in str(error.value)

@@ -116,14 +116,15 @@ def test_results_and_checkpoints_from_before_an_option_resume(trained, tmp_path,
 
 def test_p4m_other_noise_correlation_and_width(tmp_path):
     options = ["--epochs", "1", "--noise", "radial", "--correlation", "1.5", "--width", "2"]
-    for model in ("relaxed-p4m", "p4m"):
+    for model in ("relaxed-p4m", "p4m", "relaxed-translation"):
         assert train(tmp_path, *options, "--model", model) == 0
-    relaxed, strict = read_rows(tmp_path / "results.jsonl")
+    relaxed, strict, translation = read_rows(tmp_path / "results.jsonl")
     assert relaxed["name"] == "relaxed-p4m-radial-0.2-correlation1.5-width2-seed0"
     assert len(strict["equivariance_error"]["relative"]) == 8 and max(strict["equivariance_error"]["relative"]) < 1e-3
     assert relaxed["epochs"][-1]["equivariance_penalty"] > 0 and relaxed["parameters"] != strict["parameters"]
     assert "| radial, correlated over 1.5 px | 0.2 | relaxed-p4m, width 2 |" in (tmp_path / "table.md").read_text()
-    for name in ("noise-map-radial", "curves-radial-0.2-correlation1.5", f"relaxed-weights-{relaxed['name']}"):
+    weights = [f"relaxed-weights-{row['name']}" for row in (relaxed, translation)]
+    for name in ("noise-map-radial", "curves-radial-0.2-correlation1.5", *weights):
         assert (tmp_path / f"{name}.png").exists()
 
 
