@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -17,8 +17,8 @@ from ..equivariance import equivariance_error
 from ..errors import InputError
 from ..training.classifier import ImageClassifier
 from ..training.fit import SplitData, fit, read_checkpoint
-from ..training.results import append_row, read_rows, versions
-from .noise_config import NoiseConfig
+from ..training.results import append_row, check_same, read_rows, versions
+from .noise_config import NoiseConfig, with_defaults
 
 
 def run(
@@ -45,7 +45,7 @@ def run(
     identity = asdict(config) | {"data": digits.sha256()}
     finished = [row for row in read_rows(out / "results.jsonl") if row["name"] == config.name]
     if finished and resume:
-        check_same(identity, finished[-1]["config"], out / "results.jsonl")
+        check_same(identity, with_defaults(finished[-1]["config"]), out / "results.jsonl")
         print(f"{config.name}: finished already, see {out / 'results.jsonl'}; another --out trains again", flush=True)
         return finished[-1]
     checkpoint = out / config.name / "last.ckpt"
@@ -89,7 +89,7 @@ def train_network(
         if not resume:
             raise InputError(f"{checkpoint.parent} is there already; give --resume to go on with it, or another --out")
         saved = read_checkpoint(checkpoint)
-        check_same(identity, saved["config"], checkpoint)
+        check_same(identity, with_defaults(saved["config"]), checkpoint)
         print(f"{name}: going on after epoch {len(saved['history'])}", flush=True)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
 
@@ -106,15 +106,6 @@ def train_network(
 
 def count_parameters(module: ImageClassifier) -> int:
     return sum(p.numel() for p in module.model.parameters())
-
-
-def check_same(wanted: dict, found: dict, where: Path) -> None:
-    """Raises InputError where a run found in `where` is of another configuration."""
-    found = {field.name: field.default for field in fields(NoiseConfig)} | found
-    different = [key for key in wanted if wanted[key] != found.get(key)]
-    if different:
-        listed = ", ".join(f"{key} = {found.get(key)!r} there and {wanted[key]!r} here" for key in different)
-        raise InputError(f"{where} is of another configuration: {listed}; give the same options, or another --out")
 
 
 def _split_data(config: NoiseConfig, digits: Digits) -> SplitData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -48,7 +48,7 @@ class NoiseConfig:
     train_digits: int | None = None
     algorithm: str = "auto"
     precision: str = "32-true"
-    # Newer than the first results files, in which they are missing: the defaults are what those ran with.
+    # Newer than the first results files; see with_defaults.
     correlation: float = 0.0
     width: int | None = None
 
@@ -86,3 +86,8 @@ class NoiseConfig:
         if self.width is not None:
             options["width"] = self.width
         return create_model(MODELS[self.model], **options)
+
+
+def with_defaults(recorded: dict) -> dict:
+    """A configuration from a results file or checkpoint, and the defaults of newer options, which it ran with."""
+    return {field.name: field.default for field in fields(NoiseConfig)} | recorded

@@ -16,7 +16,7 @@ from ..data import Digits
 from ..errors import InputError
 from ..training.results import append_row, read_rows, versions
 from .noise import count_parameters, train_network
-from .noise_config import NoiseConfig
+from .noise_config import NoiseConfig, with_defaults
 
 RESULTS = "search.jsonl"
 
@@ -84,7 +84,7 @@ def search(
     rows = []
     for number, config in enumerate(trials, 1):
         identity = asdict(config) | {"data": data}
-        row = next((row for row in known if row["config"] == identity), None)
+        row = next((row for row in known if with_defaults(row["config"]) == identity), None)
         print(f"trial {number} of {len(trials)}: " + ("finished already" if row else trial_name(config)), flush=True)
         if row is None:
             row = _run_trial(config, seen, out, identity, resume, accelerator, processes)

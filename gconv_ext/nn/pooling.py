@@ -140,6 +140,5 @@ class SpatialAvgPool2d(_SpatialPool2d):
     """
 
     def _pool(self, x: Tensor) -> Tensor:
-        padded = F.pad(widened(x), (self.padding,) * 4)
-        total = window_sum(padded, [1] * self.kernel_size, self.stride)
+        total = window_sum(widened(x), [1] * self.kernel_size, self.stride, self.padding)
         return (total / self.kernel_size**2).to(x.dtype)

@@ -2,12 +2,14 @@
 
 Floating-point addition commutes and does not associate, so a sum keeps its bits under a group when the group maps its
 tree of additions onto itself.  The trees here follow a chain of subgroups, each half of the next: what r² exchanges is
-added first, then what a reflection exchanges, then what the diagonal does.  16-bit numbers are summed in float32.
+added first, then what a reflection exchanges, then what the diagonal does.  16-bit numbers are summed in float32.  A
+compiler that reorders the additions, or contracts them with products, is free to change the bits.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,13 +24,14 @@ def element_sum(x: Tensor) -> Tensor:
     The halves of the tree are the cosets of a subgroup, which left multiplication permutes: C4 beside its mirror image
     in D4, {r^k, r^(k+2)} in C4.  With other orders than a PointGroup's the sum is right, and its order any.
     """
-    order = x.shape[2]
-    if order == 1:
-        return x.squeeze(2)
-    if order not in (2, 4, 8):
-        return x.sum(2)
-    one, other = (x[:, :, :4], x[:, :, 4:]) if order == 8 else (x[:, :, ::2], x[:, :, 1::2])
-    return element_sum(one) + element_sum(other)
+    return _tree_sum(x.unbind(2)) if x.shape[2] in (1, 2, 4, 8) else x.sum(2)
+
+
+def _tree_sum(elements: tuple[Tensor, ...]) -> Tensor:
+    if len(elements) == 1:
+        return elements[0]
+    one, other = (elements[:4], elements[4:]) if len(elements) == 8 else (elements[::2], elements[1::2])
+    return _tree_sum(one) + _tree_sum(other)
 
 
 def plane_sum(x: Tensor) -> Tensor:
@@ -44,15 +47,24 @@ def plane_sum(x: Tensor) -> Tensor:
     return x.contiguous().flatten(-2).sum(-1) / (8 if height == width else 4)
 
 
-def window_sum(x: Tensor, taps: list[int], stride: int) -> Tensor:
-    """y[…, p] = Σ_ij taps[i] · taps[j] · x[…, s·p + (i, j)], for taps that read the same backwards, [..., H, W] ->
-    [..., H', W']."""
+def window_sum(x: Tensor, taps: list[int], stride: int, padding: int = 0) -> Tensor:
+    """y[…, p] = Σ_ij taps[i] · taps[j] · x[…, s·p + (i, j) − padding], for taps that read the same backwards, with
+    zeros beyond the edges: [..., H, W] -> [..., H', W']."""
     size = len(taps)
     last, middle = size - 1, (size - 1) / 2
-    height, width = ((n - size) // stride + 1 for n in x.shape[-2:])
+    height, width = ((n + 2 * padding - size) // stride + 1 for n in x.shape[-2:])
+
+    # The pixels of each of the s² phases as a map of its own: its slices, and their gradients, are s² times smaller.
+    rows, columns = height + last // stride, width + last // stride
+    ends = (padding, stride * columns - x.shape[-1] - padding, padding, stride * rows - x.shape[-2] - padding)
+    x = F.pad(x, ends) if any(ends) else x
+    by_phase = x.unflatten(-1, (columns, stride)).unflatten(-3, (rows, stride))
+    phases = [row.unbind(-1) for row in by_phase.unbind(-3)]
 
     def tap(i, j):
-        return x[..., i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+        phase = phases[i % stride][j % stride]
+        i, j = i // stride, j // stride
+        return phase if last < stride else phase[..., i : i + height, j : j + width]
 
     def pair(i, j):  # with its image under r²
         return tap(i, j) if i == j == middle else tap(i, j) + tap(last - i, last - j)

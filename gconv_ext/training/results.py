@@ -72,3 +72,15 @@ def read_rows(path: Path) -> list[dict]:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {number}: not JSON ({error})") from error
     return rows
+
+
+def check_same(wanted: dict, found: dict, where: Path) -> None:
+    """Refuses to go on with the results of another configuration.
+
+    Raises:
+        InputError: `found`, the configuration in the file `where`, differs from `wanted`.
+    """
+    different = [key for key in wanted if wanted[key] != found.get(key)]
+    if different:
+        listed = ", ".join(f"{key} = {found.get(key)!r} there and {wanted[key]!r} here" for key in different)
+        raise InputError(f"{where} is of another configuration: {listed}; give the same options, or another --out")
