@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     exact.add_argument("--size", type=int, nargs="+", required=True, metavar="N", help="height = width, or both")
 
     train = commands.add_parser("train", help="train the networks of an experiment")
-    cli_noise.add_train(train.add_subparsers(required=True, metavar="EXPERIMENT"))
+    experiments = train.add_subparsers(required=True, metavar="EXPERIMENT")
+    cli_noise.add_train(experiments)
 
     search = commands.add_parser("search", help="search the hyper-parameters of an experiment's networks")
     cli_noise.add_search(search.add_subparsers(required=True, metavar="EXPERIMENT"))
