@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_positive, check_tensor
+from ..ops import lies_in_rows
 from .sums import element_sum, plane_sum, widened
 
 _LAYOUT = "[B, C, |P|, H, W]"
@@ -25,7 +26,8 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
-        return super().forward(x)
+        # PyTorch rounds otherwise where rows and columns have changed places in memory alone, as in a turned view.
+        return super().forward(x.contiguous() if lies_in_rows(x) else x)
 
 
 class _SampleNorm2d(nn.Module):

@@ -17,6 +17,7 @@ C4 = PointGroup("C4")
 
 # A layer of 4 fields, and a size of map for which it is equivariant.
 LAYERS = {
+    "batch norm": (lambda group: nn.GroupBatchNorm2d(4).eval(), 6),
     "layer norm": (lambda group: nn.GroupLayerNorm2d(4), 6),
     "instance norm": (lambda group: nn.GroupInstanceNorm2d(4, affine=True), 6),
     "coset mean": (lambda group: nn.GroupPool("mean"), 6),
@@ -39,7 +40,7 @@ LAYERS = {
     "transposed even": (lambda group: nn.GroupConvTranspose2d(4, 2, 4, group, 2, 1, algorithm="irrep"), 5),
     "separable": (lambda group: nn.SeparableGroupConv2d(4, 6, 3, group, 2, 1, algorithm="irrep"), 7),
 }  # fmt: skip
-NORMS = ("layer norm", "instance norm")
+NORMS = ("batch norm", "layer norm", "instance norm")
 LEARNED = (*NORMS, "transposed", "separable")
 
 
@@ -55,7 +56,8 @@ def make(name, group=C4, dtype=torch.float32, batch=2):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", LAYERS)
 def test_exactly_equivariant(name, group, dtype):
-    """layer(g·x) and g·layer(x) are the same bits, on squares and on rectangles, in training as in eval."""
+    """layer(g·x) and g·layer(x) are the same bits, on squares and on rectangles; batch norm in eval mode, the others in
+    training too."""
     layer, x = make(name, group, dtype)
     for map in (x, torch.cat([x, x.flip(1)[..., x.shape[-1] % 2 :]], -1)):
         error = equivariance_error(layer, map, group)
