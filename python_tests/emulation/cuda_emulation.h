@@ -411,7 +411,8 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 }
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || bytes > static_cast<int>(emulation::kSharedBytesMost)) return cudaErrorInvalidValue;
+  if (bytes < 0 || bytes > static_cast<int>(emulation::kSharedBytesMost))
+    return emulation::machine.last_error = cudaErrorInvalidValue;
   emulation::machine.allowed_shared_bytes[reinterpret_cast<const void*>(kernel)] = bytes;
   return cudaSuccess;
 }
