@@ -220,7 +220,7 @@ struct Tile {
   __device__ static void scale(float w, uint32_t (&x)[MT][4]) {
     for_each_index<4 * MT>([&](auto i) {
       uint32_t& word = x[i / 4][i % 4];
-      word = for_each_number<T>([w](float value) { return w * value; }, word);
+      word = for_each_number<T>([w](float value) { return product(w, value); }, word);
     });
   }
 
