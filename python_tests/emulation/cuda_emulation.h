@@ -158,6 +158,7 @@ struct Machine {
   std::size_t dynamic_shared_bytes = 0;
   std::map<const void*, std::size_t> allowed_shared_bytes;
   cudaError_t last_error = cudaSuccess;
+  int launches = 0;
   void *stack_pointer = nullptr, *fake_stack = nullptr;  // of the fibre that schedules, the program's own
   const void* stack = nullptr;
   std::size_t stack_bytes = 0;
@@ -343,6 +344,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     machine.last_error = cudaErrorInvalidConfiguration;
     return;
   }
+  ++machine.launches;
   blockDim = block;
   gridDim = grid;
   machine.count = static_cast<int>(count);
