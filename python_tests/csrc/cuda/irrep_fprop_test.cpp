@@ -194,6 +194,15 @@ void check_equivariance(const char* group, const Case& c, ScalarType type) {
   }
 }
 
+// Of the papers' layers, on 28 × 28 pixels, as of large ones.
+int launches(int64_t fields, ScalarType type) {
+  Case c;
+  c.in_fields = c.out_fields = fields, c.batch = 64, c.height = c.width = 28;
+  cuda::IrrepFpropParams p;
+  p.shape = shape_of("C4", c), p.type = type;
+  return cuda::irrep_fprop_workspace(p) ? 2 : 1;
+}
+
 std::vector<Case> cases() {
   std::vector<Case> all;
   const auto add = [&](auto change) {
@@ -259,6 +268,8 @@ int main() {
       }
     }
   if (!in_one_launch || !in_two) ++failures, std::puts("all in one launch, or none");
+  for (ScalarType type : {ScalarType::BFloat16, ScalarType::Float32})
+    if (launches(10, type) != 1 || launches(64, type) != 2) ++failures, std::puts("launches of a layer");
   std::printf("%d failures\n", failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }
