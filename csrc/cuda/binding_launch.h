@@ -21,6 +21,7 @@ inline bool tf32_allowed() {
 }
 
 inline void check_launch(cudaError_t error, const char* op) {
+  if (error != cudaSuccess) cudaGetLastError();  // or the next call that asks for it would be told of it as well
   TORCH_CHECK(error == cudaSuccess, "gconv_ext::", op, ": ", cudaGetErrorString(error));
 }
 

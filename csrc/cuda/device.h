@@ -4,6 +4,13 @@
 
 #include <cuda_runtime.h>
 
+namespace gconv::cuda {
+
+// Of shared memory, what a block may have without asking, and with: less on sm_86 and sm_89 than on sm_80 and sm_90.
+constexpr int kUnaskedSharedBytes = 48 * 1024, kMostSharedBytes = 99 * 1024;
+
+}  // namespace gconv::cuda
+
 #ifdef __CUDACC__
 
 // kernel<<<grid, block, shared_bytes, stream>>>(...). Several template arguments need parentheses around the kernel.

@@ -33,6 +33,7 @@ struct IrrepFpropParams {
   void* workspace = nullptr;  // irrep_fprop_workspace(params) bytes, aligned to 16
 };
 
+// 0 where one launch does it all, and blocks of threads transform what they need of `weight`.
 int64_t irrep_fprop_workspace(const IrrepFpropParams& params);
 cudaError_t irrep_fprop(const IrrepFpropParams& params, cudaStream_t stream);
 

@@ -1,8 +1,6 @@
-#include "fourier.h"
-#include "irrep.h"
 #include "irrep_fprop_mma.h"
 #include "irrep_fprop_simt.h"
-#include "scalar_types.h"
+#include "irrep_weight.h"
 
 namespace gconv::cuda {
 namespace {
@@ -14,15 +12,14 @@ constexpr int kThreads = 256;
 struct Bank {
   PointGroup group;
   int64_t in_fields, out_fields, orbits;
-  int size;
-  bool lifting, adjoint;
+  WeightPair pair;
 };
 
 // The first tap of that orbit of taps.
 __device__ int first_tap(const Bank& bank, int64_t orbit) {
   for (int tap = 0;; ++tap) {
     bool first = true;
-    for (int g = 0; g < bank.group.order; ++g) first &= moved_tap(bank.group.matrices[g], tap, bank.size) >= tap;
+    for (int g = 0; g < bank.group.order; ++g) first &= moved_tap(bank.group.matrices[g], tap, bank.pair.size) >= tap;
     if (first && orbit-- == 0) return tap;
   }
 }
@@ -36,25 +33,18 @@ __global__ void __launch_bounds__(kThreads)
   if (i >= numbers) return;
   const int64_t pairs = bank.in_fields * bank.out_fields, pair = i % pairs, orbit = i / pairs % bank.orbits;
   const int64_t in = pair / bank.out_fields, out = pair % bank.out_fields, block = i / pairs / bank.orbits;
-  const int taps = bank.size * bank.size, numbers_of_pair = (bank.lifting ? 1 : order) * taps;
-  const int tap = bank.lifting ? first_tap(bank, orbit) : static_cast<int>(orbit);
-  const T* from = weight + (block * pairs + (bank.adjoint ? pair : out * bank.in_fields + in)) * numbers_of_pair;
-  accumulate_t<T> planes[order];
-  int stabiliser = 0;
+  const int tap = bank.pair.lifting ? first_tap(bank, orbit) : static_cast<int>(orbit);
+  const int64_t weight_pair = block * pairs + (bank.pair.adjoint ? pair : out * bank.in_fields + in);
+  int positions[order];
   for_each_index<order>([&](auto g) {
-    const int moved = moved_tap(bank.group.matrices[g], tap, bank.size);
-    stabiliser += moved == tap;
-    // The adjoint is ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹b], and here b is a·tap.
-    const int position = bank.lifting   ? moved
-                         : bank.adjoint ? bank.group.inverse[g] * taps + taps - 1 - tap
-                                        : g * taps + moved;
-    planes[g] = widen(from[position]);
+    const int moved = moved_tap(bank.group.matrices[g], tap, bank.pair.size);
+    positions[g] = bank.pair.position(g, bank.group.inverse[g], moved, tap);
   });
-  if (bank.lifting)  // a tap that several elements leave alone is met as often
-    for_each_index<order>([&](auto g) { planes[g] /= stabiliser; });
-  fourier<Fourier>(planes);
+  T planes[order];
+  transform_weight<Fourier>(weight + weight_pair * bank.pair.numbers(order), bank.pair.lifting,
+                            [&](auto g) { return positions[g]; }, planes);
   T* to = transformed + (i / pairs * order) * pairs + pair;
-  for_each_index<order>([&](auto plane) { to[plane * pairs] = narrow<T>(planes[plane]); });
+  for_each_index<order>([&](auto plane) { to[plane * pairs] = planes[plane]; });
 }
 
 int64_t orbit_count(const ConvShape& shape) {
@@ -62,7 +52,23 @@ int64_t orbit_count(const ConvShape& shape) {
   return static_cast<int64_t>(orbits(shape).size());
 }
 
-int64_t number_bytes(ScalarType type) { return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2; }
+int number_bytes(ScalarType type) { return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2; }
+
+// Whether every block of threads transforms the part of ψ that it multiplies by, and the layer is one launch, or
+// irrep_transform_weight transforms it once for all. By arithmetic, not measured: a number costs a block 10 to 20
+// instructions, so that 2^15 numbers keep a multiprocessor busy for 2 or 3 µs, which is what a launch more takes. A block
+// makes 128 pixels, or 64 of 8 elements; an H200 has 132 multiprocessors.
+bool transforms_in_blocks(const IrrepFpropParams& p) {
+  if (p.transformed_weight) return false;
+  const ConvShape& s = p.shape;
+  const WeightPair pair{s.size, s.lifting, p.adjoint};
+  const int64_t pairs = p.banks * s.in_fields * s.out_fields, order = s.order();
+  const int64_t pair_bytes = int64_t{weight_pitch(pair.numbers(order), number_bytes(p.type))} * number_bytes(p.type);
+  if (pairs * pair_bytes + weight_note_bytes(s) > kMostWeightBytes) return false;
+  const int64_t pixels = s.batch * s.rows.out * s.columns.out, block_pixels = order == 8 ? 64 : 128;
+  const int64_t blocks = s.groups * ((pixels + block_pixels - 1) / block_pixels);
+  return (blocks + 131) / 132 * orbit_count(s) * order * pairs <= 1 << 15;
+}
 
 }  // namespace
 
@@ -72,7 +78,7 @@ int64_t irrep_transformed_numbers(const IrrepFpropParams& p) {
 
 cudaError_t irrep_transform_weight(const IrrepFpropParams& p, void* transformed, cudaStream_t stream) {
   const ConvShape& s = p.shape;
-  const Bank bank{*s.group, s.in_fields, s.out_fields, orbit_count(s), s.size, s.lifting, p.adjoint};
+  const Bank bank{*s.group, s.in_fields, s.out_fields, orbit_count(s), {s.size, s.lifting, p.adjoint}};
   const int64_t numbers = irrep_transformed_numbers(p) / s.order();
   return with_fourier_table(s.group->name, [&](auto fourier_of_group) {
     return dispatch(p.type, [&](auto number) {
@@ -86,14 +92,16 @@ cudaError_t irrep_transform_weight(const IrrepFpropParams& p, void* transformed,
 }
 
 int64_t irrep_fprop_workspace(const IrrepFpropParams& p) {
-  return p.transformed_weight ? 0 : irrep_transformed_numbers(p) * number_bytes(p.type);
+  return p.transformed_weight || transforms_in_blocks(p) ? 0 : irrep_transformed_numbers(p) * number_bytes(p.type);
 }
 
 cudaError_t irrep_fprop(const IrrepFpropParams& p, cudaStream_t stream) {
   if (p.shape.batch == 0) return cudaSuccess;
-  if (!p.transformed_weight)
+  const void* transformed = p.transformed_weight;  // nullptr: the blocks transform p.weight
+  if (!transformed && !transforms_in_blocks(p)) {
     if (const cudaError_t error = irrep_transform_weight(p, p.workspace, stream)) return error;
-  const void* transformed = p.transformed_weight ? p.transformed_weight : p.workspace;
+    transformed = p.workspace;
+  }
   switch (p.type) {
     case ScalarType::BFloat16: return irrep_fprop_mma<__nv_bfloat16>(p, transformed, stream);
     case ScalarType::Float16: return irrep_fprop_mma<__half>(p, transformed, stream);

@@ -5,7 +5,8 @@
 
 namespace gconv::cuda {
 
-// transformed: Ψ̂ as irrep_transform_weight makes it.
+// transformed: Ψ̂ as irrep_transform_weight makes it; nullptr: blocks of threads make it of params.weight, of which
+// there are at most kMostWeightBytes (irrep_weight.h).
 template <typename T>
 cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream);
 

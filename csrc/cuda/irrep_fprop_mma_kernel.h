@@ -85,6 +85,26 @@ struct Tile {
       copy_filter<1>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
   }
 
+  __device__ int columns() const { return min(kColumns, p.out_fields - place.first_out); }
+
+  // The same of ψ in shared memory.
+  __device__ void transform_filter(const Walk& step, const T* weight, Filter& to) const {
+    int positions[order];
+    for_each_index<order>([&](auto g) {
+      constexpr Matrix matrix = Group::group.matrices[g];
+      constexpr int inverse = Group::group.inverse[g];
+      positions[g] = p.weight.pair.position(g, inverse, moved_tap(matrix, step.tap, p.size), step.tap);
+    });
+    for (int i = threadIdx.x; i < kFields * kColumns; i += kThreads) {
+      const int field = i / kColumns, in = step.field + field, column = i % kColumns;
+      T planes[order] = {};
+      if (in < p.in_fields && column < columns())
+        transform_weight<Group>(p.weight.fetched(weight, step.bank, in, column, columns()), p.lifting,
+                                [&](auto g) { return positions[g]; }, planes);
+      for_each_index<order>([&](auto plane) { to[plane][Operand<T>::place(field)][column] = planes[plane]; });
+    }
+  }
+
   __device__ void load(const Walk& step, X& x) const {
     const Reads reads(p, place, step.tap);
     for_each_index<order>([&](auto g) {
@@ -220,7 +240,7 @@ struct Tile {
   __device__ static void scale(float w, uint32_t (&x)[MT][4]) {
     for_each_index<4 * MT>([&](auto i) {
       uint32_t& word = x[i / 4][i % 4];
-      word = for_each_number<T>([w](float value) { return w * value; }, word);
+      word = for_each_number<T>([w](float value) { return product(w, value); }, word);
     });
   }
 
@@ -251,16 +271,27 @@ __device__ __forceinline__ unsigned block_index() {
 #endif
 }
 
+// Of a multiprocessor at once; a third where the registers suffice.
+template <typename T, typename Group, int NT>
+constexpr int kBlocks = Group::table.order <= 2 && Group::table.order * NT * sizeof(T) <= 16 ? 3 : 2;
+
 template <typename T, typename Group, int MT, int NT, Form kForm>
-__global__ void __launch_bounds__(kThreads, 2) irrep_fprop_mma_kernel(const __grid_constant__ Problem<T> p) {
+__global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
+    irrep_fprop_mma_kernel(const __grid_constant__ Problem<T> p) {
   using Tile = Tile<T, Group, MT, NT, kForm>;
   DYN_SHARED(shared);
   auto* filter = reinterpret_cast<typename Tile::Filter*>(shared);  // of each stage
+  T* weight = reinterpret_cast<T*>(filter + kStages);               // where the block transforms it itself
 
   const Place place(p, blockIdx.x, Tile::kPixels, Tile::kColumns);
   if (place.first_image >= p.batch) return;
 
   const Tile tile(p, place);
+  if (p.weight.numbers) {
+    p.weight.fetch(place.block, place.first_out, tile.columns(), weight);
+    cp_async_wait<0>();
+    __syncthreads();
+  }
   typename Tile::Sums sums = {}, total = {};
   typename Tile::X x = {};
   typename Tile::Walk copied(p, place), read(p, place);
@@ -271,7 +302,8 @@ __global__ void __launch_bounds__(kThreads, 2) irrep_fprop_mma_kernel(const __gr
       __syncthreads();  // this step's filter has come for all, and all are through with that of the step before
     }
     if (copied.more()) {
-      tile.copy(copied, filter[(step + kStages - 1) % kStages]);
+      auto& to = filter[(step + kStages - 1) % kStages];
+      p.weight.numbers ? tile.transform_filter(copied, weight, to) : tile.copy(copied, to);
       copied.advance();
     }
     cp_async_commit();
@@ -325,9 +357,15 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
   const int64_t pixel_tiles = (p.batch * rows * columns - 1) / Tile::kPixels + 1;
   const double blocks = 1. * p.column_tiles * p.rows.phases * p.columns.phases * p.groups * pixel_tiles;
   if (blocks > INT32_MAX || rows * columns > INT32_MAX / 2) return cudaErrorNotSupported;
-  constexpr size_t shared_bytes = kStages * sizeof(typename Tile::Filter);
-  LAUNCH((irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>), static_cast<unsigned>(blocks), kThreads, shared_bytes,
-         stream, p);
+  constexpr int kFilterBytes = kStages * sizeof(typename Tile::Filter);
+  static_assert(kFilterBytes <= kUnaskedSharedBytes && kFilterBytes + kMostWeightBytes <= kMostSharedBytes);
+  const auto kernel = irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>;
+  const int shared_bytes = kFilterBytes + static_cast<int>(p.weight.shared_bytes(Tile::kColumns));
+  if (shared_bytes > kUnaskedSharedBytes)
+    if (const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes))
+      return error;
+  LAUNCH(kernel, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, p);
   return cudaGetLastError();
 }
 
@@ -358,7 +396,7 @@ cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transfor
     if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
                   axis.spread}) > -kNowhere / 2)
       return cudaErrorNotSupported;
-  Problem<T> p(s);
+  Problem<T> p(params, transformed);
   p.x_strides = params.x_strides, p.y_strides = params.y_strides;
   p.batch = s.batch;
   p.groups = static_cast<int>(s.groups), p.banks = static_cast<int>(params.banks), p.size = s.size;

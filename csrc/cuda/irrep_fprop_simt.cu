@@ -37,11 +37,15 @@ int64_t pixel_tiles_of(const ConvShape& s) {
 template <typename Group, typename T, int OutFields>
 cudaError_t launch(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream) {
   using Tile = simt::Tile<Group, T, OutFields>;
+  using Block = simt::Block<Group, T, Tile>;
+  // The narrowest tiles have room for any ψ that blocks are to transform.
+  static_assert(OutFields > 16 || Block::weight_offset(0) + kMostWeightBytes <= kMostSharedBytes);
   const ConvShape& s = p.shape;
   const MapStrides& xs = p.x_strides;
   const auto pointer = [](const void* numbers) { return static_cast<const T*>(numbers); };
   Problem<T> problem;
-  problem.matrices = s.group->matrices;
+  problem.matrices = s.group->matrices, problem.inverse = s.group->inverse;
+  problem.weight = weight_of<T>(p, transformed);
   problem.rows = s.rows, problem.columns = s.columns;
   problem.x_strides = xs, problem.y_strides = p.y_strides;
   problem.x = pointer(p.x), problem.x_activated = pointer(p.x_activated), problem.filter = pointer(transformed);
@@ -58,7 +62,7 @@ cudaError_t launch(const IrrepFpropParams& p, const void* transformed, cudaStrea
   problem.x_vectors = problem.x_by_fields && s.in_fields % loads == 0 && xs.batch % loads == 0 &&
                       xs.element % loads == 0 && xs.row % loads == 0 && xs.column % loads == 0 &&
                       is_aligned<T>(p.x, loads) && is_aligned<T>(p.x_activated, loads);
-  problem.filter_vectors = s.out_fields % Tile::vector == 0;
+  problem.filter_vectors = s.out_fields % Tile::vector == 0 && is_aligned<T>(transformed, Tile::vector);
 
   const int64_t field_tiles = (s.out_fields + OutFields - 1) / OutFields, pixel_tiles = pixel_tiles_of<Tile>(s);
   const int64_t phases = s.rows.spread * s.columns.spread, blocks = field_tiles * pixel_tiles * phases * s.groups;
@@ -67,8 +71,7 @@ cudaError_t launch(const IrrepFpropParams& p, const void* transformed, cudaStrea
   problem.field_tiles = static_cast<unsigned>(field_tiles), problem.pixel_tiles = static_cast<unsigned>(pixel_tiles);
   problem.phases = static_cast<unsigned>(phases);
 
-  const int64_t shared = Tile::numbers * sizeof(T) + (Tile::threads + Tile::pixels) * sizeof(int64_t) +
-                         s.taps() * (s.order() * sizeof(Shift) + sizeof(int)) + sizeof(Place);
+  const int64_t shared = Block::shared_bytes(problem.weight);
   if (shared > INT32_MAX) return cudaErrorInvalidValue;
   const auto kernel = irrep_fprop_simt_kernel<Group, T, OutFields>;
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared))
@@ -78,9 +81,12 @@ cudaError_t launch(const IrrepFpropParams& p, const void* transformed, cudaStrea
 }
 
 // What a width costs in time: reading x takes a tile as long as 7 more out fields, and an H200 works on 132 tiles at
-// once. The sums do not depend on the choice.
-template <typename Tile>
-int64_t cost(const ConvShape& s) {
+// once. What not every device has room for costs more than all else. The sums do not depend on the choice.
+template <typename Group, typename Tile>
+int64_t cost(const ConvShape& s, const Weight<float>& weight) {
+  static_assert(Block<Group, float, Tile>::weight_offset(0) <= kMostSharedBytes);
+  const int64_t shared = Block<Group, float, Tile>::shared_bytes(weight);
+  if (shared > kMostSharedBytes) return (int64_t{1} << 62) + shared;
   const int64_t field_tiles = (s.out_fields + Tile::out_fields - 1) / Tile::out_fields;
   const int64_t tiles = field_tiles * pixel_tiles_of<Tile>(s) * s.rows.spread * s.columns.spread * s.groups;
   return (tiles + 131) / 132 * Tile::pixels * (Tile::out_fields + 7);
@@ -88,10 +94,11 @@ int64_t cost(const ConvShape& s) {
 
 template <typename Group, int... Widths>
 cudaError_t launch_float(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream, int width) {
-  const int64_t least = std::min({cost<Tile<Group, float, Widths>>(p.shape)...});
+  const Weight<float> weight = weight_of<float>(p, transformed);
+  const int64_t least = std::min({cost<Group, Tile<Group, float, Widths>>(p.shape, weight)...});
   cudaError_t error = cudaErrorInvalidValue;
   // The widest of those that cost least.
-  (((width ? width == Widths : cost<Tile<Group, float, Widths>>(p.shape) == least) &&
+  (((width ? width == Widths : cost<Group, Tile<Group, float, Widths>>(p.shape, weight) == least) &&
     (error = launch<Group, float, Widths>(p, transformed, stream), true)) || ...);
   return error;
 }

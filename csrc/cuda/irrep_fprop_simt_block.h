@@ -6,6 +6,7 @@
 
 #include "../conv_shape.h"
 #include "fourier.h"
+#include "irrep_weight.h"
 #include "warp_matrix.h"
 
 namespace gconv::cuda::simt {
@@ -76,8 +77,10 @@ struct Place {
 template <typename T>
 struct Problem {
   std::array<Matrix, kMaxOrder> matrices;
+  std::array<int, kMaxOrder> inverse;
   Axis rows, columns;
   MapStrides x_strides, y_strides;
+  Weight<T> weight;  // or else `filter`
   const T *x, *x_activated, *filter, *relaxed_weight, *bias;
   T* y;
   int64_t batch;
@@ -106,6 +109,8 @@ struct Block {
   Shift* shifts;       // [tap][element]
   int* taps;           // those that start an orbit which reads anything
   Place* place;
+  int* positions;      // [tap][element], where Ψ stands in ψ
+  T* weight;           // what Weight fetches
 
   int thread;
   int load_pixel, load_field, load_step;  // of X̂: the first in field of this thread, and the distance to the next
@@ -115,7 +120,7 @@ struct Block {
   int orbit, field, buffer = 0;
   int64_t x_offset;
   const Shift* orbit_shifts;
-  const T* filter;
+  int64_t filter_offset;
   T sums[kOrder][Tile::thread_pixels][Tile::thread_fields];
 
   __device__ __forceinline__ Block(const Problem<T>& problem, unsigned char* shared) : problem(problem) {
@@ -126,7 +131,10 @@ struct Block {
     y_offsets = x_offsets + Tile::threads;
     place = reinterpret_cast<Place*>(y_offsets + Tile::pixels);
     shifts = reinterpret_cast<Shift*>(place + 1);
-    taps = reinterpret_cast<int*>(shifts + problem.size * problem.size * kOrder);
+    const int tap_count = problem.size * problem.size;
+    taps = reinterpret_cast<int*>(shifts + tap_count * kOrder);
+    positions = taps + tap_count;
+    weight = reinterpret_cast<T*>(shared + weight_offset(problem.size));
     thread = threadIdx.x;
     // Lanes that differ in bit 0 read the same pixels, in bit 1 the same fields, so that shared memory serves half a
     // warp at once.
@@ -134,6 +142,17 @@ struct Block {
     constexpr int warps_of_fields = Tile::field_groups / 4;
     field_group = (lane & 1) + (lane >> 1 & 2) + warp % warps_of_fields * 4;
     pixel_group = (lane >> 1 & 1) + (lane >> 2 & 6) + warp / warps_of_fields * 8;
+  }
+
+  __host__ __device__ static constexpr int64_t weight_offset(int64_t size) {
+    const int64_t of_tap = kOrder * (sizeof(Shift) + sizeof(int)) + sizeof(int);
+    const int64_t bytes = Tile::numbers * sizeof(T) + (Tile::threads + Tile::pixels) * sizeof(int64_t) + sizeof(Place) +
+                          size * size * of_tap;
+    return (bytes + 7) / 8 * 8;
+  }
+  // Of all that lies there.
+  static int64_t shared_bytes(const Weight<T>& weight) {
+    return weight_offset(weight.pair.size) + weight.shared_bytes(Tile::out_fields);
   }
 
   // false: no pixel of this phase is left for the block.
@@ -186,6 +205,9 @@ struct Block {
       const int column = position(problem.columns, column_phase, moved % size);
       const bool reads = row != kOutside && column != kOutside;
       const MapStrides& xs = problem.x_strides;
+      if (problem.weight.numbers)
+        positions[i] =
+            problem.weight.pair.position(i % kOrder, problem.inverse[i % kOrder], moved, i / kOrder);
       shifts[i] = {reads ? row : kOutside, column, i % kOrder * xs.element + row * xs.row + column * xs.column};
     }
     __syncthreads();
@@ -217,8 +239,8 @@ struct Block {
     const int all_orbits = problem.lifting ? place->orbits : problem.size * problem.size, tap = taps[orbit];
     const int64_t of_block = (int64_t{bank} * problem.blocks + place->block) * all_orbits;
     const int64_t index = of_block + (problem.lifting ? orbit : tap);
-    filter = problem.filter + place->first_field + out +
-             ((index * kOrder + copy_row % kOrder) * problem.in_fields + copy_row / kOrder) * problem.out_fields;
+    filter_offset = place->first_field + out +
+                    ((index * kOrder + copy_row % kOrder) * problem.in_fields + copy_row / kOrder) * problem.out_fields;
     orbit_shifts = shifts + tap * kOrder;
     x_offset = x_offsets[thread];
     field = 0;
@@ -228,7 +250,7 @@ struct Block {
     buffer ^= 1;
     field += Tile::in_fields;
     if (field < problem.in_fields) {
-      filter += Tile::in_fields * problem.out_fields;
+      filter_offset += Tile::in_fields * problem.out_fields;
       x_offset += Tile::in_fields * problem.x_strides.field;
     } else if (++orbit < place->orbits) {
       start_orbit(bank);
@@ -277,7 +299,8 @@ struct Block {
       T planes[kOrder];
       for_each_index<kOrder>([&](auto g) { planes[g] = tile[g][i]; });
       if (problem.relax_input)
-        for_each_index<kOrder>([&](auto g) { planes[g] *= problem.relaxed_weight[bank * kOrder + g]; });
+        for_each_index<kOrder>(
+            [&](auto g) { planes[g] = product(planes[g], problem.relaxed_weight[bank * kOrder + g]); });
       fourier<Group>(planes);
       for_each_index<kOrder>(
           [&](auto plane) { to[i * load_step * Tile::x_row + plane * Tile::pixels] = planes[plane]; });
@@ -294,7 +317,7 @@ struct Block {
     for (int first = 0; first < rows; first += Tile::copy_rows) {
       if (rows % Tile::copy_rows && first + copy_row >= rows) break;
       const int k = (first + copy_row) / kOrder, fields = field + k < problem.in_fields ? left : 0;
-      const T* from = filter + int64_t{first / kOrder} * problem.out_fields;
+      const T* from = problem.filter + filter_offset + int64_t{first / kOrder} * problem.out_fields;
       T* target = to + first * Tile::out_fields;
       if (problem.filter_vectors) {
         cp_async_16(target, from, fields > 0);
@@ -307,6 +330,25 @@ struct Block {
       }
     }
     cp_async_commit();
+  }
+
+  __device__ __forceinline__ int columns() const {
+    return min(Tile::out_fields, problem.out_fields - place->first_field);
+  }
+
+  // The same of ψ in shared memory.
+  __device__ __forceinline__ void transform_filter(int bank) const {
+    const int* of_tap = positions + (orbit_shifts - shifts);
+#pragma unroll 1
+    for (int i = thread; i < Tile::in_fields * Tile::out_fields; i += Tile::threads) {
+      const int k = i / Tile::out_fields, out = i % Tile::out_fields;
+      T planes[kOrder] = {};
+      if (field + k < problem.in_fields && out < columns())
+        transform_weight<Group>(problem.weight.fetched(weight, bank, field + k, out, columns()), problem.lifting,
+                                [&](auto g) { return of_tap[g]; }, planes);
+      T* to = filter_planes + buffer * Tile::filter_buffer + k * Tile::filter_row + out;
+      for_each_index<kOrder>([&](auto plane) { to[plane * Tile::out_fields] = planes[plane]; });
+    }
   }
 
   __device__ __forceinline__ void multiply(int buffer) {
@@ -341,7 +383,7 @@ struct Block {
       const bool more = orbit < place->orbits;
       if (more) {
         load_x(tile);
-        copy_filter();
+        problem.weight.numbers ? transform_filter(bank) : copy_filter();
       }
       if (!first) multiply(buffer ^ 1);
       if (!more) break;
@@ -399,6 +441,10 @@ struct Block {
   __device__ __forceinline__ void run() {
     if (!find_pixels()) return;
     __syncthreads();
+    if (problem.weight.numbers) {
+      problem.weight.fetch(place->block, place->first_field, columns(), weight);
+      cp_async_wait<0>();
+    }
     find_orbits();
     const bool relax_output = problem.relaxed_weight && !problem.relax_input;
     for (int bank = 0; bank < problem.banks; ++bank) {

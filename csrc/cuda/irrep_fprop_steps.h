@@ -6,6 +6,7 @@
 #include "fourier.h"
 #include "irrep.h"
 #include "irrep_groups.h"
+#include "irrep_weight.h"
 
 namespace gconv::cuda {
 namespace {
@@ -31,7 +32,8 @@ struct Line {
 
 template <typename T>
 struct Problem {
-  Problem(const ConvShape& shape) : rows(shape.rows), columns(shape.columns) {}
+  Problem(const IrrepFpropParams& params, const void* transformed)
+      : rows(params.shape.rows), columns(params.shape.columns), weight(weight_of<T>(params, transformed)) {}
   Line rows, columns;
   MapStrides x_strides, y_strides;
   int64_t batch;
@@ -41,6 +43,7 @@ struct Problem {
   unsigned column_tiles;
   const T *x, *x_activated, *transformed, *relaxed_weight, *bias;
   T* y;
+  Weight<T> weight;
 };
 
 struct Pixel {

@@ -233,6 +233,8 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
 template <typename T, typename Group, typename Tile>
 cudaError_t launch_irrep_wgrad(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
   const auto kernel = irrep_wgrad_kernel<T, Group, Tile>;
+  constexpr int kStaticBytes = 2048;  // more than parts and shifts take
+  static_assert(wgrad_shared_bytes<T, Group, Tile>(Tile::kWarps) + kStaticBytes <= kMostSharedBytes);
   const int bytes = wgrad_shared_bytes<T, Group, Tile>(plan.warps);
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
     return error;

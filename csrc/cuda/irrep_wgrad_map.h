@@ -30,7 +30,7 @@ struct Pair {
   Two both;
   friend __device__ Pair operator+(Pair a, Pair b) { return {__hadd2(a.both, b.both)}; }
   friend __device__ Pair operator-(Pair a, Pair b) { return {__hsub2(a.both, b.both)}; }
-  friend __device__ Pair operator*(Pair a, Pair b) { return {__hmul2(a.both, b.both)}; }
+  friend __device__ Pair product(Pair a, Pair b) { return {__hmul2_rn(a.both, b.both)}; }  // as in scalar_types.h
 };
 
 template <typename T>
@@ -152,7 +152,7 @@ __device__ __forceinline__ void transform(uint4 (&f)[Group::table.order], const 
 #pragma unroll
     for (int g = 0; g < order; ++g) {
       std::memcpy(&values[g], reinterpret_cast<const char*>(&f[g]) + i * sizeof(Value), sizeof(Value));
-      if (scale) values[g] = values[g] * Vector<T>::of(scale[g]);
+      if (scale) values[g] = product(values[g], Vector<T>::of(scale[g]));
     }
     fourier<Group>(values);
 #pragma unroll

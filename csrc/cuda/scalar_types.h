@@ -39,6 +39,11 @@ __device__ inline __half narrow<__half>(float value) {
   return __float2half_rn(value);
 }
 
+// a · b, rounded before it is added to anything: contracted into a multiply-add it would make the two halves of a
+// butterfly round differently.
+__device__ inline double product(double a, double b) { return __dmul_rn(a, b); }
+__device__ inline float product(float a, float b) { return __fmul_rn(a, b); }
+
 // call(T()) for the type T that `type` names.
 template <typename Call>
 cudaError_t dispatch(ScalarType type, Call call) {

@@ -37,6 +37,7 @@
   inline wide __hadd2(wide a, wide b) { return {__hadd(a.x, b.x), __hadd(a.y, b.y)}; }                              \
   inline wide __hsub2(wide a, wide b) { return {__hsub(a.x, b.x), __hsub(a.y, b.y)}; }                              \
   inline wide __hmul2(wide a, wide b) { return {__hmul(a.x, b.x), __hmul(a.y, b.y)}; }                              \
+  inline wide __hmul2_rn(wide a, wide b) { return __hmul2(a, b); }                                                  \
   inline wide __hneg2(wide a) { return {__hneg(a.x), __hneg(a.y)}; }
 GCONV_16BIT(__nv_bfloat16, __nv_bfloat162, BFloat16, bfloat16)
 GCONV_16BIT(__half, __half2, Float16, half)

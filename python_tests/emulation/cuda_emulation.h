@@ -158,6 +158,7 @@ struct Machine {
   std::size_t dynamic_shared_bytes = 0;
   std::map<const void*, std::size_t> allowed_shared_bytes;
   cudaError_t last_error = cudaSuccess;
+  int launches = 0;
   void *stack_pointer = nullptr, *fake_stack = nullptr;  // of the fibre that schedules, the program's own
   const void* stack = nullptr;
   std::size_t stack_bytes = 0;
@@ -343,6 +344,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     machine.last_error = cudaErrorInvalidConfiguration;
     return;
   }
+  ++machine.launches;
   blockDim = block;
   gridDim = grid;
   machine.count = static_cast<int>(count);
@@ -411,7 +413,8 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 }
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || bytes > static_cast<int>(emulation::kSharedBytesMost)) return cudaErrorInvalidValue;
+  if (bytes < 0 || bytes > static_cast<int>(emulation::kSharedBytesMost))
+    return emulation::machine.last_error = cudaErrorInvalidValue;
   emulation::machine.allowed_shared_bytes[reinterpret_cast<const void*>(kernel)] = bytes;
   return cudaSuccess;
 }
@@ -480,6 +483,17 @@ inline float __uint_as_float(unsigned bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
+}
+// Products that are rounded, whatever -ffp-contract says of those that are written as a * b.
+inline float __fmul_rn(float a, float b) {
+  float product = a * b;
+  asm("" : "+x"(product));
+  return product;
+}
+inline double __dmul_rn(double a, double b) {
+  double product = a * b;
+  asm("" : "+x"(product));
+  return product;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

@@ -111,6 +111,7 @@ void check_blocks() {
   expect(cudaFuncSetAttribute(transpose_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 228 * 1024) ==
              cudaErrorInvalidValue,
          "more shared memory than there is");
+  expect(cudaGetLastError() == cudaErrorInvalidValue && cudaGetLastError() == cudaSuccess, "an error is told once");
 }
 
 // Reads what another warp writes, without a barrier between.

@@ -1,10 +1,12 @@
 // The exact path of irrep_fprop against the sum written out from conv_shape.h's equation, as a convolution and as the
-// transpose of one: values, every number written, nothing read or written outside (under AddressSanitizer). And
-// y(g·x) == g·y(x), bit for bit.
+// transpose of one: values, every number written, nothing read or written outside (under AddressSanitizer). The same
+// bits by tiles of any width, from Ψ̂ at any address, and from ψ, which the blocks transform. And y(g·x) == g·y(x), bit
+// for bit.
 #include "cuda/irrep_fprop_simt.h"
 
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 
 #include "csrc/testing.h"
@@ -176,6 +178,8 @@ void check(const char* group, const Case& c) {
   auto bias = random_numbers<T>(out.fields, state);
   if (c.relu) bias[out.fields - 1] = NAN;  // passes through
   const auto transformed = transformed_weight(problem, weight);
+  std::vector<T> shifted(transformed.size() + 1);
+  std::copy(transformed.begin(), transformed.end(), shifted.begin() + 1);
   std::vector<T> y(out.numbers(c.batch), NAN);
 
   cuda::IrrepFpropParams params;
@@ -184,6 +188,7 @@ void check(const char* group, const Case& c) {
   params.x = x.data(), params.x_strides = in.strides, params.x_activated = c.activated ? activated.data() : nullptr;
   params.relaxed_weight = c.banks > 1 ? relaxed_weight.data() : nullptr, params.bias = bias.data();
   params.relu = c.relu, params.y = y.data(), params.y_strides = out.strides;
+  params.weight = weight.data();
   if (cuda::irrep_fprop_simt(params, transformed.data(), nullptr)) ++failures, std::puts("launch failed");
   const auto name = [&] {
     static char text[200];
@@ -192,15 +197,23 @@ void check(const char* group, const Case& c) {
                   c.size, int(c.stride), int(c.dilation), c.banks, int(c.format), int(c.y_format), int(sizeof(T)));
     return text;
   };
-  for (int width : {8, 16, 32, 64}) {
-    if (sizeof(T) == 8) break;
-    std::vector<T> again(y.size(), NAN);
-    params.y = again.data();
-    if (cuda::irrep_fprop_simt(params, transformed.data(), nullptr, width)) ++failures, std::puts("launch failed");
-    const auto same = [](T a, T b) { return a == b || (std::isnan(a) && std::isnan(b)); };
-    if (!std::equal(y.begin(), y.end(), again.begin(), same) && ++failures < 20)
-      std::printf("%s: other numbers by tiles of %d fields\n", name(), width);
+  std::vector<T> again(y.size());
+  params.y = again.data();
+  const auto expect_same = [&](const char* from, int width, const auto& launch) {
+    std::fill(again.begin(), again.end(), NAN);
+    if (launch()) ++failures, std::puts("launch failed");
+    if (!y.empty() && std::memcmp(y.data(), again.data(), y.size() * sizeof(T)) && ++failures < 20)
+      std::printf("%s: other bits from %s by tiles of %d fields\n", name(), from, width);
+  };
+  for (int width : {0, 8, 16, 32, 64}) {
+    if (sizeof(T) == 8 && width) break;
+    expect_same("Ψ̂", width, [&] { return cuda::irrep_fprop_simt(params, transformed.data(), nullptr, width); });
+    expect_same("ψ", width, [&] { return cuda::irrep_fprop_simt(params, nullptr, nullptr, width); });
   }
+  expect_same("Ψ̂ anywhere", 0, [&] { return cuda::irrep_fprop_simt(params, shifted.data() + 1, nullptr); });
+  std::vector<T> workspace(cuda::irrep_fprop_workspace(params) / sizeof(T), NAN);
+  params.workspace = workspace.data();
+  expect_same("irrep_fprop", 0, [&] { return cuda::irrep_fprop(params, nullptr); });
 
   std::vector<double> want(y.size(), NAN);
   out.for_each(c.batch,
@@ -254,10 +267,15 @@ void check_equivariance(const char* group, const Case& c) {
   const auto x = random_numbers<T>(problem.x.numbers(c.batch), state);
   const auto transformed = transformed_weight(problem, random_numbers<T>(problem.weight_numbers(), state));
   const auto bias = random_numbers<T>(problem.y.fields, state);
+  const int order = static_cast<int>(problem.shape.order());
+  std::vector<T> relaxed_weight(c.banks * order);  // the same for all elements, and no power of two
+  for (int i = 0; i < c.banks * order; ++i) relaxed_weight[i] = T(0.3) + T(0.4) * T(i / order);
   const auto result = [&](const std::vector<T>& map) {
     std::vector<T> y(problem.y.numbers(c.batch), NAN);
     cuda::IrrepFpropParams params;
     params.shape = problem.shape, params.type = sizeof(T) == 8 ? ScalarType::Float64 : ScalarType::Float32;
+    params.banks = c.banks, params.relax_input = c.relax_input;
+    params.relaxed_weight = c.banks > 1 ? relaxed_weight.data() : nullptr;
     params.x = map.data(), params.x_strides = problem.x.strides, params.bias = bias.data(), params.relu = c.relu;
     params.y = y.data(), params.y_strides = problem.y.strides;
     if (cuda::irrep_fprop_simt(params, transformed.data(), nullptr)) ++failures, std::puts("launch failed");
@@ -310,6 +328,8 @@ int main() {
       {false, true, 1, 1, 5, 9, 7, 7, 3, 2, 1, 1, Rows},
       {false, true, 1, 1, 9, 20, 6, 6, 3, 1, 1, 1, FieldsLast},
       {true, false, 1, 1, 3, 10, 6, 6, 3, 1, 1, 1, Rows},
+      {false, false, 1, 1, 6, 5, 6, 6, 3, 1, 1, 1, Rows, FieldsLast, 2, true},
+      {false, false, 1, 1, 6, 5, 6, 6, 3, 1, 1, 1, FieldsLast, Rows, 3, false},
   };
   for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"}) {
     for (const Case& c : cases) check<float>(group, c), check<double>(group, c);

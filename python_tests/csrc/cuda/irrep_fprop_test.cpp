@@ -1,5 +1,5 @@
 // irrep fprop and its adjoint on the tensor cores, run on the CPU: against the sum written out from conv_shape.h's
-// equation, and bit-exact equivariance.
+// equation, in one launch and in two, which give the same bits, and bit-exact equivariance.
 #include "cuda/irrep.h"
 
 #include <algorithm>
@@ -48,6 +48,8 @@ int64_t at(const MapStrides& s, int64_t b, int64_t f, int64_t e, int64_t r, int6
   return b * s.batch + f * s.field + e * s.element + r * s.row + c * s.column;
 }
 
+int in_one_launch = 0, in_two = 0;  // of those that were not given transformed weights
+
 template <typename T>
 struct Layer {
   Layer(const char* group, const Case& c) : c(c), s(shape_of(group, c)) {
@@ -70,7 +72,8 @@ struct Layer {
   }
   MapStrides y_strides() const { return strides_of(c, out_planes(), s.order(), s.rows.out, s.columns.out); }
 
-  std::vector<T> run(ScalarType type) const {
+  // shift: of transformed weights that are handed in, in numbers from where a vector is aligned; -1: none are.
+  std::vector<T> run(ScalarType type, int shift = -1) const {
     const T poison = cpu::narrow<T>(NAN);
     std::vector<T> y(c.batch * out_planes() * s.order() * s.rows.out * s.columns.out, poison);
     cuda::IrrepFpropParams p;
@@ -78,9 +81,17 @@ struct Layer {
     p.x = x.data(), p.x_activated = c.activated ? x_activated.data() : nullptr, p.x_strides = x_strides();
     p.weight = weight.data(), p.relaxed_weight = c.banks > 1 ? relaxed_weight.data() : nullptr, p.bias = bias.data();
     p.relu = c.relu, p.y = y.data(), p.y_strides = y_strides();
+    std::vector<T> transformed(shift < 0 ? 0 : shift + cuda::irrep_transformed_numbers(p), poison);
+    if (shift >= 0) {
+      if (cuda::irrep_transform_weight(p, transformed.data() + shift, nullptr)) ++failures, std::puts("transform");
+      p.weight = nullptr, p.transformed_weight = transformed.data() + shift;
+    }
     std::vector<T> workspace(cuda::irrep_fprop_workspace(p) / sizeof(T), poison);
     p.workspace = workspace.data();
+    emulation::machine.launches = 0;
     if (const cudaError_t error = cuda::irrep_fprop(p, nullptr)) ++failures, std::puts(cudaGetErrorString(error));
+    if (emulation::machine.launches != (workspace.empty() ? 1 : 2)) ++failures, std::puts("number of launches");
+    in_one_launch += shift < 0 && workspace.empty(), in_two += !workspace.empty();
     return y;
   }
 
@@ -127,6 +138,10 @@ template <typename T>
 void check(const char* group, const Case& c, ScalarType type) {
   const Layer<T> layer(group, c);
   const auto y = layer.run(type);
+  const auto other = layer.run(type, layer.s.order() > 2 ? 0 : 1);
+  if (std::memcmp(y.data(), other.data(), y.size() * sizeof(T)) && ++failures < 20)
+    std::printf("%s %d->%d type %d: other bits with transformed weights\n", group, int(c.in_fields), int(c.out_fields),
+                int(type));
   double error = 0, largest = 0;
   for (int64_t b = 0; b < c.batch; ++b)
     for (int64_t o = 0; o < layer.out_planes(); ++o)
@@ -152,6 +167,9 @@ void check(const char* group, const Case& c, ScalarType type) {
 template <typename T>
 void check_equivariance(const char* group, const Case& c, ScalarType type) {
   Layer<T> layer(group, c);
+  // The same for all elements, and no power of two.
+  for (int i = 0; i < c.banks * layer.s.order(); ++i)
+    layer.relaxed_weight[i] = cpu::narrow<T>(0.3f + 0.4f * float(i / layer.s.order()));
   const auto x = layer.x;
   const auto y = layer.run(type);
   const auto move = [&](const std::vector<T>& map, const MapStrides& strides, int64_t fields, int size, int g) {
@@ -174,6 +192,15 @@ void check_equivariance(const char* group, const Case& c, ScalarType type) {
         break;
       }
   }
+}
+
+// Of the papers' layers, on 28 × 28 pixels, as of large ones.
+int launches(int64_t fields, ScalarType type) {
+  Case c;
+  c.in_fields = c.out_fields = fields, c.batch = 64, c.height = c.width = 28;
+  cuda::IrrepFpropParams p;
+  p.shape = shape_of("C4", c), p.type = type;
+  return cuda::irrep_fprop_workspace(p) ? 2 : 1;
 }
 
 std::vector<Case> cases() {
@@ -233,7 +260,16 @@ int main() {
       check_equivariance<cpu::BFloat16>(group, c, ScalarType::BFloat16);
       check_equivariance<cpu::Float16>(group, c, ScalarType::Float16);
       check_equivariance<float>(group, c, ScalarType::Float32);
+      for (bool relax_input : {false, true}) {
+        c.banks = 2, c.relax_input = relax_input;
+        check_equivariance<cpu::BFloat16>(group, c, ScalarType::BFloat16);
+        check_equivariance<cpu::Float16>(group, c, ScalarType::Float16);
+        check_equivariance<float>(group, c, ScalarType::Float32);
+      }
     }
+  if (!in_one_launch || !in_two) ++failures, std::puts("all in one launch, or none");
+  for (ScalarType type : {ScalarType::BFloat16, ScalarType::Float32})
+    if (launches(10, type) != 1 || launches(64, type) != 2) ++failures, std::puts("launches of a layer");
   std::printf("%d failures\n", failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,4 +1,5 @@
-// The gradient of the weights by CUDA, run on the CPU, against the sum written out from conv_shape.h's equation.
+// The gradient of the weights by CUDA, run on the CPU, against the sum written out from conv_shape.h's equation. And
+// that of (g·x, g·dy) == that of (x, dy), bit for bit, where one product is all there is to sum.
 #include "cuda/irrep.h"
 
 #include <cmath>
@@ -121,6 +122,43 @@ void check(const char* group, const Case& c, ScalarType type, bool tf32 = false)
                 int(c.format), int(c.relax), c.masked, int(type), tf32, int(error), worst, largest);
 }
 
+// One pixel, one tap, irreps of dimension 1, and relaxed weights that are the same for all elements.
+template <typename T>
+void check_equivariance(const char* group, Relax relax, ScalarType type, bool tf32 = false) {
+  uint64_t state = 5;
+  cuda::IrrepWgradParams params;
+  ConvShape& s = params.shape;
+  s.group = find_group(group), s.batch = 1, s.in_fields = 8, s.out_fields = 8, s.size = 1;
+  s.rows = s.columns = {1, 1};
+  const int order = static_cast<int>(s.order());
+  const auto x = random_numbers<T>(8 * order, state), dy = random_numbers<T>(8 * order, state);
+  const std::vector<T> w(order, cpu::narrow<T>(0.3f));
+  params.type = type, params.tf32 = tf32, params.relax_input = relax == Relax::Input, params.relaxed_weight = w.data();
+  params.x_strides = params.dy_strides = {8 * order, 1, 8, 8, 8};
+  std::vector<double> workspace((cuda::irrep_wgrad_workspace(params) + 7) / 8, NAN);
+  params.workspace = workspace.data();
+  const auto gradient = [&](int g) {
+    std::vector<T> moved_x(x.size()), moved_dy(dy.size()), grad_weight(64 * order, cpu::narrow<T>(NAN));
+    for (int e = 0; e < order; ++e)
+      for (int field = 0; field < 8; ++field) {
+        const int to = s.group->product[g][e] * 8 + field;
+        moved_x[to] = x[e * 8 + field], moved_dy[to] = dy[e * 8 + field];
+      }
+    params.x = moved_x.data(), params.dy = moved_dy.data(), params.grad_weight = grad_weight.data();
+    if (cuda::irrep_wgrad(params, nullptr)) ++failures, std::puts("launch failed");
+    return grad_weight;
+  };
+  const auto want = gradient(0);
+  for (int g = 1; g < order; ++g) {
+    const auto got = gradient(g);
+    for (size_t i = 0; i < want.size(); ++i)
+      if (cpu::widen(got[i]) != cpu::widen(want[i])) {
+        if (++failures < 20) std::printf("%s relax %d type %d: not equivariant\n", group, int(relax), int(type));
+        break;
+      }
+  }
+}
+
 void check_types(const char* group, const Case& c) {
   check<double>(group, c, ScalarType::Float64);
   check<float>(group, c, ScalarType::Float32);
@@ -156,6 +194,14 @@ int main() {
   // Many shares, each of whole images and parts of images.
   check<cpu::BFloat16>("C4", {9, 1, 3, 4, 9, 11}, ScalarType::BFloat16);
   check<float>("D4", {9, 1, 3, 4, 9, 11, 1, 1, 0}, ScalarType::Float32);
+  for (const char* group : {"C2", "D2"})
+    for (Relax relax : {Relax::Input, Relax::Output}) {
+      check_equivariance<double>(group, relax, ScalarType::Float64);
+      check_equivariance<float>(group, relax, ScalarType::Float32);
+      check_equivariance<float>(group, relax, ScalarType::Float32, true);
+      check_equivariance<cpu::BFloat16>(group, relax, ScalarType::BFloat16);
+      check_equivariance<cpu::Float16>(group, relax, ScalarType::Float16);
+    }
   std::printf("%d failures\n", failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }
