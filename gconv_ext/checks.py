@@ -22,6 +22,12 @@ def check_tensor(name: str, tensor, dim: int, layout: str) -> None:
         raise TypeError(f"{name} must have a real floating-point dtype, got {tensor.dtype}")
 
 
+def check_image(x, channels: int) -> None:
+    check_tensor("x", x, 4, "[B, C, H, W]")
+    if x.shape[1] != channels:
+        raise ValueError(f"x must have {channels} channels in [B, C, H, W], got shape {tuple(x.shape)}")
+
+
 def check_positive(name: str, value) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")

@@ -1,7 +1,7 @@
 """The planar point groups: elements, products, and their action on images, feature maps and filter banks.
 
 `csrc/group_tables.h` states the same for the compiled kernels; a test holds the two together.  Nobody else in the
-package writes a rotation by hand.
+package writes a rotation by hand, but sampled_groups.py those by any angle.
 """
 
 from __future__ import annotations
