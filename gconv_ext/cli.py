@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from . import __version__, cli_noise, ops, triton_kernels
+from . import __version__, cli_noise, cli_sixes, ops, triton_kernels
 from .algorithms import ALGORITHMS, support
 from .errors import InputError
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train the networks of an experiment")
     experiments = train.add_subparsers(required=True, metavar="EXPERIMENT")
     cli_noise.add_train(experiments)
+    cli_sixes.add_train(experiments)
 
     search = commands.add_parser("search", help="search the hyper-parameters of an experiment's networks")
     cli_noise.add_search(search.add_subparsers(required=True, metavar="EXPERIMENT"))

@@ -1,0 +1,218 @@
+"""Paper 4's toy tasks (its Table 1 and Fig. 4): is a six turned by half a turn, is it mirrored?"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from ..data import SIX_TASKS, Digits, sixes
+from ..errors import InputError
+from ..models import create_model
+from ..nn import Augerino
+from ..nn.augerino import transformed
+from ..nn.distributions import ElementDistribution, distribution_parameters
+from ..sampled_groups import Elements
+from ..training.classifier import ImageClassifier
+from ..training.fit import SplitData, fit, read_checkpoint
+from ..training.results import append_row, check_same, read_rows, versions
+
+MODELS = {
+    "strict": dict(partial=False),
+    "partial": dict(partial=True),
+    "t2-ending": dict(partial=False, ending="T2"),
+    "mlp-ending": dict(partial=False, ending="MLP"),
+    "augerino": dict(group="T2"),
+}
+GROUPS = ("SE2", "E2", "D1")
+CURVE = 36  # angles of Fig. 4
+
+
+@dataclass(frozen=True)
+class SixesConfig:
+    """One run.  The paper trains 300 epochs of all of MNIST's sixes, with a tenth of `lr` for the distributions; a run
+    of minutes has a few hundred steps, and larger ones for the distributions.
+
+    Attributes:
+        task: "180" or "M"; see gconv_ext.data.sixes.
+        model: "strict", "partial", "t2-ending", "mlp-ending" or "augerino".
+        group: "SE2", "E2" or "D1", the mirror alone.
+        elements: N, rotations sampled; 1 for "D1".
+        width: fields of the lifting layer; 10 as in the published configuration.
+        epochs, batch_size, lr, warmup: of Adam; the rate falls along a cosine after `warmup` epochs.
+        distribution_lr: learning rate of θ and of the mirrors' logits.
+        alpha: factor of Augerino's penalty.
+        seed: of weights and order.
+        algorithm: see gconv_ext.functional.
+    """
+
+    task: str
+    model: str
+    group: str
+    elements: int = 8
+    width: int = 10
+    epochs: int = 8
+    batch_size: int = 64
+    lr: float = 0.001
+    warmup: int = 0
+    distribution_lr: float = 0.1
+    alpha: float = 0.01
+    seed: int = 0
+    algorithm: str = "auto"
+
+    def __post_init__(self):
+        for name, allowed in (("task", SIX_TASKS), ("model", MODELS), ("group", GROUPS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("elements", "width", "epochs", "batch_size", "lr", "distribution_lr"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("alpha", "warmup", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def name(self) -> str:
+        """Names the run's folder."""
+        return f"{self.task}-{self.group}-{self.model}-seed{self.seed}"
+
+    def network(self) -> nn.Module:
+        elements = 1 if self.group == "D1" else self.elements
+        own = {"group": self.group, "elements": elements} if self.model != "augerino" else {}
+        network = create_model(
+            "partial_ckresnet", num_classes=2, width=self.width, algorithm=self.algorithm, **own, **MODELS[self.model]
+        )
+        return Augerino(network, self.group, elements) if self.model == "augerino" else network
+
+
+class _Classifier(ImageClassifier):
+    """ImageClassifier with a learning rate of their own for the distributions, and the cosine."""
+
+    def __init__(self, config: SixesConfig, identity: dict):
+        super().__init__(config.network(), config.lr, config.alpha, identity)
+        self._settings = config
+
+    def configure_optimizers(self):
+        distributions = distribution_parameters(self.model)
+        ids = {id(p) for p in distributions}
+        groups = [{"params": [p for p in self.parameters() if id(p) not in ids]}]
+        if distributions:
+            groups.append({"params": distributions, "lr": self._settings.distribution_lr})
+        optimizer = torch.optim.Adam(groups, lr=self.lr)
+        steps = self.trainer.estimated_stepping_batches
+        warm = self._settings.warmup * steps // self._settings.epochs
+
+        def factor(step: int) -> float:
+            return (step + 1) / warm if step < warm else (1 + cos(pi * (step - warm) / max(1, steps - warm))) / 2
+
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}]
+
+
+def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False, accelerator: str = "auto") -> dict:
+    """Trains and tests one network, and appends its row to out/results.jsonl.
+
+    Args:
+        config: what to train.
+        digits: from load_digits.
+        out: folder of results; the run's checkpoint goes to out/<config.name>/last.ckpt.
+        resume: go on from that checkpoint, or return the row of a finished run.
+        accelerator: see training.fit.fit.
+
+    Returns:
+        The row: config, data, versions, epochs (one dict each), test figures, what each layer learned.
+
+    Raises:
+        InputError: the run's folder is there already and `resume` is not given, or it is of another configuration.
+        OSError: `out` cannot be written.
+        KeyboardInterrupt: after Ctrl-C; call again with resume=True.
+    """
+    identity = asdict(config) | {"data": digits.sha256()}
+    checkpoint = out / config.name / "last.ckpt"
+    finished = [row for row in read_rows(out / "results.jsonl") if row["name"] == config.name]
+    if finished and resume:
+        check_same(identity, finished[-1]["config"], out / "results.jsonl")
+        return finished[-1]
+    if checkpoint.exists():
+        if not resume:
+            raise InputError(f"{checkpoint.parent} is there already; give --resume to go on with it, or another --out")
+        check_same(identity, read_checkpoint(checkpoint)["config"], checkpoint)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+    pl.seed_everything(config.seed, verbose=False)
+    module = _Classifier(config, identity)
+    parameters = sum(p.numel() for p in module.model.parameters())
+    print(f"{config.name}: {parameters:,} parameters, {config.epochs} epochs", flush=True)
+    splits = {split: sixes(digits, split, config.task) for split in ("train", "validation", "test")}
+    count = len(splits["train"][1])
+    if count < config.batch_size:
+        raise InputError(f"batch_size must be at most the {count} training images, got {config.batch_size}")
+    fit(
+        module, SplitData(splits["train"], splits["validation"], config.batch_size, config.seed), checkpoint,
+        epochs=config.epochs, accelerator=accelerator,
+    )  # fmt: skip
+    model = module.eval().model
+    images, labels = splits["test"]
+    row = {
+        "experiment": "sixes",
+        "name": config.name,
+        "config": identity,
+        "data": {"origin": digits.origin, **{split: len(splits[split][1]) for split in splits}},
+        "versions": versions(),
+        "parameters": parameters,
+        "epochs": module.history,
+        "test_accuracy": (_logits(model, images).argmax(1) == labels).float().mean().item(),
+        "subsets": subsets(model),
+        "probability_of_six": _curve(model, images[: len(images) // 2]) if config.task == "180" else None,
+        "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
+    }
+    append_row(out / "results.jsonl", row)
+    return row
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([model(x) for x in images.split(200)])
+
+
+def _curve(model: nn.Module, upright: Tensor) -> list[float]:
+    """Mean probability of label 0, not turned, for sixes turned by i / CURVE turns (paper 4, Fig. 4)."""
+    turns = torch.arange(CURVE) / CURVE
+    turned = transformed(upright, Elements(turns, CURVE, False, True, turns.new_ones(())))
+    return [_logits(model, images).softmax(1)[:, 0].mean().item() for images in turned]
+
+
+def subsets(model: nn.Module) -> list[dict]:
+    """What each distribution of a network has learned: the share of the circle, the probability of the mirrors."""
+    return [
+        {
+            "layer": name.removesuffix(".distribution"),
+            "extent": module.extent.item(),
+            "mirror": None if module.kept_mirror is None else module.kept_mirror.probability.item(),
+        }
+        for name, module in model.named_modules()
+        if isinstance(module, ElementDistribution) and module.learned
+    ]
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown table of finished runs, as the paper's Table 1 with what the layers learned."""
+    lines = [
+        "| task | group | N | network | seed | parameters | test % | θ of the layers | p of the mirrors | s / epoch |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        config, learned = row["config"], row["subsets"]
+        extents = ", ".join(f"{layer['extent']:.2f}" for layer in learned) if config["group"] != "D1" else ""
+        mirrors = ", ".join(f"{layer['mirror']:.2f}" for layer in learned if layer["mirror"] is not None)
+        elements = 1 if config["group"] == "D1" else config["elements"]
+        lines.append(
+            f"| MNIST6-{config['task']} | {config['group']} | {elements} | {config['model']} | {config['seed']} "
+            f"| {row['parameters']:,} | {100 * row['test_accuracy']:.2f} | {extents or '–'} | {mirrors or '–'} "
+            f"| {row['seconds_per_epoch']:.1f} |"
+        )
+    return "\n".join(lines)
