@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import gconv_ext
 from gconv_ext import create_model, functional
+from gconv_ext.nn import GroupConv2d, LiftingConv2d
 
 from .cases import LayerCase
 
@@ -108,8 +110,8 @@ def check(case: LayerCase) -> None:
         assert error <= allowed, f"{case.name}, {name}: error {error:.2e}, allowed {allowed:.2e}"
 
 
-class ConvNetwork(torch.nn.Module):
-    """A network of group convolutions rebuilt from F.conv2d on filters that were expanded once."""
+class _NoiseConvNetwork(torch.nn.Module):
+    """A network of paper 1 rebuilt from F.conv2d on filters that were expanded once."""
 
     def __init__(self, network):
         super().__init__()
@@ -126,6 +128,31 @@ class ConvNetwork(torch.nn.Module):
         for filter in self.filters:
             x = F.conv2d(x, filter, padding=1).relu()
         return self.classifier(x.unflatten(1, (-1, self.order)).flatten(2).mean(2))
+
+
+class _Conv2d(torch.nn.Module):
+    """One of our layers as F.conv2d on a filter that was expanded once."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.filter = torch.nn.Parameter(last(functional.expand_filter(layer.weight, group=layer.group).detach()))
+        self.order, self.options = layer.group.order, (None, layer.stride, layer.padding, layer.dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(last(x.flatten(1, -3)), self.filter, *self.options).unflatten(1, (-1, self.order))
+
+
+def from_conv2d(network):
+    """A copy of the network in which F.conv2d on filters that were expanded once does the convolutions."""
+    if hasattr(network, "features"):
+        return _NoiseConvNetwork(network)
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, (LiftingConv2d, GroupConv2d)):
+                parent.add_module(name, _Conv2d(layer))
+    network.memory_format = torch.channels_last
+    return network
 
 
 def convolutions(network, x: Tensor, labels: Tensor) -> Callable[[], None]:
@@ -156,7 +183,7 @@ def training_steps(name: str) -> dict[str, Callable[[], object]]:
     networks = {algorithm: create_model(name, algorithm=algorithm) for algorithm in ('auto', *OURS)}
     for other in networks.values():
         other.load_state_dict(network.state_dict())
-    networks["conv2d channels_last"] = ConvNetwork(network)
+    networks["conv2d channels_last"] = from_conv2d(network)
     want = networks["reference"](x)
     for other in networks.values():
         assert torch.allclose(other(x), want, rtol=1e-3, atol=1e-5)

@@ -13,7 +13,8 @@ from torch import Tensor
 from gconv_ext import algorithms, create_model, functional
 
 from ..cases import LayerCase
-from ..contenders import ConvNetwork, last
+from ..contenders import from_conv2d, last
+from .cases import NETWORKS
 
 OURS = ["triton_irrep", "triton_fused", "irrep", "fused", "dense"]
 PEERS = ("conv2d", "escnn")
@@ -236,9 +237,10 @@ def _escnn(case: LayerCase, pass_: str, maps: list[Tensor]) -> tuple[LayerConten
 def network(name: str, device: str) -> Contenders:
     """Training steps of our network by algorithm, and of its copy from F.conv2d on filters that were expanded once."""
     torch.manual_seed(0)
-    x, labels = torch.randn(64, 1, 28, 28, device=device), torch.randint(10, (64,), device=device)
     base = create_model(name, algorithm="reference").to(device)
-    algorithms_, left_out = ours(base.features[0].weight.detach().bfloat16())
+    x = torch.randn(64, base.in_channels, NETWORKS[name], NETWORKS[name], device=device)
+    labels = torch.randint(10, (64,), device=device)
+    algorithms_, left_out = ours(next(base.parameters()).detach().bfloat16())
     formats = {"": torch.contiguous_format, " channels_last": torch.channels_last}
 
     def contender(algorithm: str, format: str, dtype: torch.dtype = torch.float32) -> NetworkContender:
@@ -248,7 +250,7 @@ def network(name: str, device: str) -> Contenders:
         return NetworkContender(network, x.to(dtype), labels)
 
     eager = {algorithm + format: contender(algorithm, format) for algorithm in algorithms_ for format in formats}
-    eager["conv2d channels_last"] = NetworkContender(ConvNetwork(base).to(device), x, labels)
+    eager["conv2d channels_last"] = NetworkContender(from_conv2d(base).to(device), x, labels)
     plain = [contender("reference", format) for format in formats]
     found = bounds(contender("reference", "", torch.float64), plain, "training step")
     return Contenders(eager, lambda name: found, left_out, 1)

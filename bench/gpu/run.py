@@ -17,7 +17,7 @@ from gconv_ext.training.results import commit
 
 from .. import resources
 from . import contenders, timing
-from .cases import DTYPES, FUTURE_NETWORKS, Ceilings, Setting, rates, settings
+from .cases import DTYPES, Ceilings, Setting, rates, settings
 from .report import table
 
 DEFAULT_DTYPES = ["bfloat16", "float32", "tf32"]
@@ -96,8 +96,6 @@ def write(out: Path, rows: list[dict], about: dict | None = None, ceilings: Ceil
 def measure(setting: Setting, repeats: int, ceilings: Ceilings, device: str = "cuda") -> list[dict]:
     """The rows of one setting: checks each contender, times them all, our fastest and the fastest peer once more compiled, and
     small ones also without CUDA graphs."""
-    if setting.case in FUTURE_NETWORKS:
-        return not_measured([setting], "the model is not part of this version")
     torch._dynamo.reset()  # which counts how often a function was compiled
     gpu = torch.cuda.get_device_properties() if device == "cuda" else None
     is_network = isinstance(setting.case, str)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from gconv_ext import create_model
 from gconv_ext.bench.cases import NETWORKS
-from gconv_ext.bench.contenders import PARTS, convolutions, training_steps
+from gconv_ext.bench.contenders import PARTS, convolutions, from_conv2d, training_steps
+from gconv_ext.nn import GroupConv2d, LiftingConv2d
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -25,6 +26,15 @@ def test_convolutions_alone_are_those_of_the_network(name, monkeypatch):
         assert len(gradients) == len(parameters) + (layer is not network.features[0])
         for got, parameter in zip(gradients[-len(parameters):], parameters):
             assert torch.allclose(got, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, options", [("noise_relaxed_p4_cnn", {}), ("p4m_resnet18", {"width": 2})])
+def test_the_copy_from_conv2d_computes_the_same(name, options):
+    network = create_model(name, **options)
+    x = torch.randn(2, network.in_channels, 16, 16)
+    copy = from_conv2d(network)
+    assert not any(isinstance(module, (GroupConv2d, LiftingConv2d)) for module in copy.modules())
+    assert torch.allclose(copy(x), network(x), rtol=1e-3, atol=1e-4)
 
 
 def test_training_steps_run():

@@ -19,7 +19,7 @@ def test_every_layer_comes_once_in_every_column_and_each_class_early():
     names = [name for name, cases in CLASSES.items() for setting in found[:3] if setting.case in cases]
     assert names == list(CLASSES) == list(GOALS)
     assert {setting[1:] for setting in found[:3]} == {("forward", "bfloat16")}
-    assert [setting.name for setting in found[12:16]] == ["noise_p4_cnn", "noise_relaxed_p4_cnn", "P4-ResNet18", "P4M-ResNet18"]
+    assert [setting.name for setting in found[12:16]] == ["noise_p4_cnn", "noise_relaxed_p4_cnn", "p4_resnet18", "p4m_resnet18"]
     assert not any(setting.pass_ == "training step" for setting in settings(["float32"]))
     assert {setting.case.group for setting in settings(["tf32"], "D4")} == {"D4"} and not settings(["tf32"], "nothing")
 

@@ -90,8 +90,6 @@ def test_networks(monkeypatch):
     timed = {row["contender"]: row for row in rows if "us" in row}
     assert {"dense", "dense channels_last", "conv2d channels_last"} < set(timed)
     assert all(row["is_peer"] and "tflops" not in row for row in timed.values())  # ours must beat dense too
-    (row,) = measure("P4-ResNet18", "training step", "bfloat16")
-    assert row["not_measured"] == "the model is not part of this version"
 
 
 @pytest.mark.parametrize("pass_, factor", [("forward", 1.001), ("forward + backward", 1.001), ("forward", float("nan"))])
