@@ -206,16 +206,16 @@ inline void check_transformed_weight(const at::Tensor& transformed, const IrrepL
 }
 
 // <dy, fprop(x, ψ)> = <dx, x> makes dx an fprop of dy over the same group, with spread = stride, padding' = dilation (k
-// − 1) − padding, ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b], and relaxed on the other side. `images`: whether a lifting layer is
-// supported, whose dx has no elements.
+// − 1) − padding, ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b], and relaxed on the other side. `images`: whether a lifting
+// layer is supported, whose dx has no elements.
 inline IrrepLayer dgrad_layer(const at::Tensor& dy, const at::Tensor& weight,
                               const std::optional<at::Tensor>& relaxed_weight, std::string_view group,
                               std::string_view relax_on, at::IntArrayRef input_size, const Geometry& geometry,
                               int64_t groups, bool images = false) {
   const int64_t bank_axis = relaxed_weight ? 1 : 0;
   const bool lifting = images && weight.dim() == 4 + bank_axis;
-  TORCH_CHECK_VALUE((lifting || weight.dim() == 5 + bank_axis) && weight.size(-1) == weight.size(-2), "weight must be [",
-                    bank_axis ? "L, " : "", "C_out, C_in, ", images ? "(|P|,) k, k]" : "|P|, k, k]", ", got shape ",
+  TORCH_CHECK_VALUE((lifting || weight.dim() == 5 + bank_axis) && weight.size(-1) == weight.size(-2),
+                    "weight must be [", bank_axis ? "L, " : "", "C_out, C_in, ", images ? "(|P|,) k, k]" : "|P|, k, k]", ", got shape ",
                     weight.sizes());
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   check_pair(input_size, "input_size", 1);

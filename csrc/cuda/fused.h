@@ -1,10 +1,11 @@
-// The fused dense form on the GPU: one kernel rotates the filter bank, forms the relaxed sum and correlates, so that the
-// expanded filter is never in device memory. In the words of ../conv_shape.h:
+// The fused dense form on the GPU: one kernel rotates the filter bank, forms the relaxed sum and correlates, so that
+// the expanded filter is never in device memory. In the words of ../conv_shape.h:
 //
-//   y[b, o, u, p] = Σ_c Σ_v Σ_t F[o, u, c, v, t] · x[b, c, v, …p + t]      F[o, u, c, v, t] = Σ_l w_l · ψ[l, o, c, u⁻¹v, u⁻¹t]
+//   y[b, o, u, p] = Σ_c Σ_v Σ_t F[o, u, c, v, t] · x[b, c, v, …p + t]
+//   F[o, u, c, v, t] = Σ_l w_l · ψ[l, o, c, u⁻¹v, u⁻¹t]
 //
-// F is rounded once to the type. All tensors are of one scalar type and on the current device; sums are formed in float32
-// (float64 for float64), in an order that does not depend on the device. No torch header here.
+// F is rounded once to the type. All tensors are of one scalar type and on the current device; sums are formed in
+// float32 (float64 for float64), in an order that does not depend on the device. No torch header here.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -25,7 +26,7 @@ struct FusedFpropParams {
   int64_t banks = 1;         // L
   bool relax_input = false;  // w_l is taken at the element of x, else at that of y
   const void* x = nullptr;
-  const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN); nullptr: everywhere
+  const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN), or is nullptr
   MapStrides x_strides;
   const void* weight = nullptr;          // ψ [L, groups · O, C, (|P|,) k, k] of the convolution, contiguous
   const void* relaxed_weight = nullptr;  // [L, |P|]; nullptr: a strict layer
@@ -35,8 +36,8 @@ struct FusedFpropParams {
   MapStrides y_strides;
 };
 
-// cudaErrorNotSupported: more blocks of threads than a grid has, positions beyond 2^29, or more taps or banks than a block has
-// room to note (at the least 15 taps a side, or 100 banks).
+// cudaErrorNotSupported: more blocks of threads than a grid has, positions beyond 2^29, or more taps or banks than a
+// block has room to note (at the least 15 taps a side, or 100 banks).
 cudaError_t fused_fprop(const FusedFpropParams& params, cudaStream_t stream);
 
 struct FusedWgradParams {

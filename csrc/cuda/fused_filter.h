@@ -1,14 +1,14 @@
 // The filter of the fused dense form, step by step. A round of the inner dimension is a tap t and Tile::kFields input
-// fields; its steps are the elements of x, each at a tap of its own that t is moved to, such that all matrices [in field, out
-// field] of a round come from few positions of ψ:
+// fields; its steps are the elements of x, each at a tap of its own that t is moved to, such that all matrices [in
+// field, out field] of a round come from few positions of ψ:
 //
 //   group convolution      step v at v·t, for y's element u: ψ at (g, g·t), where g = u⁻¹v
 //   its dgrad              the same of the adjoint ψ'(a, b) = ψ(a⁻¹, −a⁻¹b)
 //   lifting convolution    one step, at t, for y's element u: ψ at u⁻¹t
 //   its dgrad              step u at u·t: ψ at −t, whatever u
 //
-// A block holds the matrices of a round in shared memory: of a strict layer one for each position, its source; of a relaxed
-// group convolution Σ_l w_l · ψ_l in as many forms as y has elements.
+// A block holds the matrices of a round in shared memory: of a strict layer one for each position, its source; of a
+// relaxed group convolution Σ_l w_l · ψ_l in as many forms as y has elements.
 #pragma once
 
 #include "conv_place.h"
@@ -29,8 +29,8 @@ struct Source {
 template <typename T>
 struct Problem {
   explicit Problem(const FusedFpropParams& params)
-      : rows(params.shape.rows), columns(params.shape.columns), x_strides(params.x_strides), y_strides(params.y_strides),
-        batch(params.shape.batch), groups(static_cast<int>(params.shape.groups)),
+      : rows(params.shape.rows), columns(params.shape.columns), x_strides(params.x_strides),
+        y_strides(params.y_strides), batch(params.shape.batch), groups(static_cast<int>(params.shape.groups)),
         banks(static_cast<int>(params.banks)), in_fields(static_cast<int>(params.shape.in_fields)),
         out_fields(static_cast<int>(params.shape.out_fields)), size(params.shape.size), relu(params.relu),
         x(static_cast<const T*>(params.x)), masked(params.x_activated),
@@ -89,8 +89,8 @@ struct Problem {
   uint8_t slots[kMaxOrder][kMaxOrder];             // [step][element of y]: the matrix
 };
 
-// What the first pixel of a block reads in a step: the pixel, from which the others are as far as their own from the first's,
-// and its offset in memory. kNowhere: no pixel reads anything but zeros.
+// Where a pixel reads in a step, from stride · its own position on, in memory and in pixels. kNowhere: no pixel reads
+// anything but zeros.
 struct alignas(16) Read {
   int64_t offset;
   int row, column;
@@ -130,8 +130,9 @@ template <typename Tile, int Forms>
 struct Filter {
   using T = typename Tile::Number;
   using Sum = accumulate_t<T>;
-  static constexpr int kFields = Tile::kFields, kOuts = Forms > 1 ? 4 : 8;  // that a thread makes at once
-  static constexpr int kNearFields = kFields < 8 ? kFields : 8;  // of neighbouring threads
+  static constexpr int kFields = Tile::kFields;
+  static constexpr int kOuts = Forms > 1 ? 4 : 8, kBanks = Forms > 1 ? 2 : 1;  // that a thread reads at once
+  static constexpr int kNearFields = kFields < 8 ? kFields : 8;                // of neighbouring threads
 
   struct alignas(std::min<size_t>(16, kOuts * sizeof(T))) Outs {
     T numbers[kOuts];
@@ -150,8 +151,8 @@ struct Filter {
     sources = reinterpret_cast<Source*>(relaxed + p.banks * slots);
     for (int i = threadIdx.x; i < p.banks * slots; i += kThreads) {
       const int slot = i % slots, bank = i / slots;
-      relaxed[i] = p.relaxed_weight ? widen(p.relaxed_weight[bank * p.order + p.relaxed_elements[slot / Forms][slot % Forms]])
-                                    : Sum{1};
+      const int element = p.relaxed_elements[slot / Forms][slot % Forms];
+      relaxed[i] = p.relaxed_weight ? widen(p.relaxed_weight[bank * p.order + element]) : Sum{1};
     }
     if (threadIdx.x < 1u << p.source_bits) sources[threadIdx.x] = p.sources[threadIdx.x];
     for (int i = threadIdx.x; i < count; i += kThreads) {
@@ -159,19 +160,24 @@ struct Filter {
       const int row = p.rows.first_read(place.row_phase, tap / p.size);
       const int column = p.columns.first_read(place.column_phase, tap % p.size);
       const int64_t plane = p.step_bits ? step * p.x_strides.element : 0;
-      reads[i] = {plane + row * p.x_strides.row + column * p.x_strides.column, column == kNowhere ? kNowhere : row, column};
+      const int64_t offset = plane + row * p.x_strides.row + column * p.x_strides.column;
+      reads[i] = {offset, column == kNowhere ? kNowhere : row, column};
     }
   }
   static int64_t bytes(const Problem<T>& p) {
     const int64_t slots = Forms << p.source_bits;
     const int64_t reads = int64_t{p.size} * p.size << p.step_bits;
-    return 2 * slots * Tile::kMatrix * sizeof(T) + reads * sizeof(Read) + p.banks * slots * sizeof(Sum) + (sizeof(Source) << p.source_bits);
+    return 2 * slots * Tile::kMatrix * sizeof(T) + reads * sizeof(Read) + p.banks * slots * sizeof(Sum) +
+           (sizeof(Source) << p.source_bits);
   }
 
-  __device__ T* buffer(int index, int source_bits) const { return matrices + (index * Forms * Tile::kMatrix << source_bits); }
+  __device__ T* buffer(int index, int source_bits) const {
+    return matrices + (index * Forms * Tile::kMatrix << source_bits);
+  }
 
   // The matrices of the round of that step.
-  __device__ __forceinline__ void stage(const Problem<T>& p, const Place& place, const Walk<T, kFields>& round, T* to) const {
+  __device__ __forceinline__ void stage(const Problem<T>& p, const Place& place, const Walk<T, kFields>& round,
+                                        T* to) const {
     constexpr int kTasks = kFields * Tile::kOutFields / kOuts;  // of a source
     const int64_t bank_stride = int64_t{p.groups} * p.in_fields * p.out_fields * p.numbers;
 #pragma unroll 1
@@ -187,14 +193,21 @@ struct Filter {
       const Sum* weights = relaxed + source * Forms;
       Sum sums[Forms][kOuts] = {};
 #pragma unroll 1
-      for (int bank = 0; bank < p.banks; ++bank, from += bank_stride, weights += Forms << p.source_bits) {
-        Sum numbers[kOuts];
+      for (int bank = 0; bank < p.banks; bank += kBanks) {
+        Sum numbers[kBanks][kOuts];
 #pragma unroll
-        for (int o = 0; o < kOuts; ++o) numbers[o] = o < outs_left ? widen(from[o * p.out_stride]) : Sum{0};
+        for (int i = 0; i < kBanks; ++i, from += bank_stride)
 #pragma unroll
-        for (int form = 0; form < Forms; ++form)
+          for (int o = 0; o < kOuts; ++o)
+            numbers[i][o] = o < outs_left && bank + i < p.banks ? widen(from[o * p.out_stride]) : Sum{0};
 #pragma unroll
-          for (int o = 0; o < kOuts; ++o) sums[form][o] += weights[form] * numbers[o];
+        for (int i = 0; i < kBanks; ++i, weights += Forms << p.source_bits) {
+          if (bank + i == p.banks) break;
+#pragma unroll
+          for (int form = 0; form < Forms; ++form)
+#pragma unroll
+            for (int o = 0; o < kOuts; ++o) sums[form][o] += weights[form] * numbers[i][o];
+        }
       }
       T* slot = to + source * Forms * Tile::kMatrix + Tile::matrix_at(in, out);
 #pragma unroll

@@ -14,7 +14,8 @@ namespace gconv::cuda {
 namespace {
 
 template <typename Tile, int Forms>
-__global__ void __launch_bounds__(kThreads) fused_fprop_kernel(const __grid_constant__ Problem<typename Tile::Number> p) {
+__global__ void __launch_bounds__(kThreads)
+    fused_fprop_kernel(const __grid_constant__ Problem<typename Tile::Number> p) {
   DYN_SHARED(shared);
   const Place place(p, blockIdx.x, Tile::kPixels, Tile::kOutFields);
   if (place.first_image >= p.batch) return;
@@ -58,9 +59,10 @@ cudaError_t launch_fused_fprop(Problem<T> p, cudaStream_t stream) {
   const int64_t bytes = Filter<Tile, Forms>::bytes(p);
   if (blocks > INT32_MAX || rows * columns > INT32_MAX / 2 || bytes > 96 * 1024) return cudaErrorNotSupported;
   const auto kernel = fused_fprop_kernel<Tile, Forms>;
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)))
-    return error;
+  if (bytes > 48 * 1024)  // more than a block has without asking
+    if (const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)))
+      return error;
   LAUNCH(kernel, static_cast<unsigned>(blocks), kThreads, bytes, stream, p);
   return cudaGetLastError();
 }

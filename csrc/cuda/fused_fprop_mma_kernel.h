@@ -1,6 +1,6 @@
-// The Tile of fused_fprop_kernel.h on the tensor cores: a warp makes MT · 16 pixels × Units · 8 out fields of all elements.
-// x comes straight into the registers of mma's A operand. Included by one file for each type, to be compiled at the same
-// time.
+// The Tile of fused_fprop_kernel.h on the tensor cores: a warp makes MT · 16 pixels × Units · 8 out fields of all
+// elements. x comes straight into the registers of mma's A operand. Included by one file for each type, to be compiled
+// at the same time.
 #pragma once
 
 #include "fused_fprop_kernel.h"
@@ -39,7 +39,8 @@ struct MmaTile {
       return narrow<T>(sum);
   }
 
-  __device__ __forceinline__ void load(const Problem<T>& p, const Read& read, int field, int64_t field_offset, X& x) const {
+  __device__ __forceinline__ void load(const Problem<T>& p, const Read& read, int field, int64_t field_offset,
+                                       X& x) const {
     const int64_t offset = read.offset + field_offset;
     pixels.load(p, offset, read.row, read.column, field, x.a);
     if (!p.masked) return;

@@ -6,14 +6,15 @@
 namespace gconv::cuda {
 namespace {
 
-// The Tile of fused_fprop_kernel.h on the CUDA cores: a thread makes `rows` pixels × 4 out fields of all elements. It reads x
-// straight into registers; the threads that share a pixel read it together.
+// The Tile of fused_fprop_kernel.h on the CUDA cores: a thread makes kRows pixels × 4 out fields of all elements. It
+// reads x straight into registers; the threads that share a pixel read it together.
 template <typename T, int Elements, int Units>
 struct SimtTile {
   using Number = T;
   static constexpr int kFields = 4, kOutFields = 8 * Units, kMatrix = kFields * kOutFields;
   static constexpr int kSums = sizeof(T) == 8 ? 32 : 64;  // of a thread
-  static constexpr int kRows = std::min(kSums / 8, kSums / 4 / Elements), kLanes = kOutFields / 4;  // kLanes: that share a pixel
+  static constexpr int kRows = std::min(kSums / 8, kSums / 4 / Elements);
+  static constexpr int kLanes = kOutFields / 4;  // that share a pixel
   static constexpr int kPixels = kThreads / kLanes * kRows;
   struct X {
     T x[kRows][kFields];
@@ -26,7 +27,9 @@ struct SimtTile {
   const T* from[kRows];
   int row_at[kRows], column_at[kRows];
 
-  __device__ static int index(int i) { return (threadIdx.x / 32 * kRows + i) * (32 / kLanes) + threadIdx.x % 32 / kLanes; }
+  __device__ static int index(int i) {
+    return (threadIdx.x / 32 * kRows + i) * (32 / kLanes) + threadIdx.x % 32 / kLanes;
+  }
   __device__ static int first_out() { return threadIdx.x % kLanes * 4; }
   __device__ static int matrix_at(int field, int out) { return field * kOutFields + out; }
   __device__ static T number(T sum) { return sum; }
@@ -43,7 +46,8 @@ struct SimtTile {
     }
   }
 
-  __device__ __forceinline__ void load(const Problem<T>& p, const Read& read, int field, int64_t field_offset, X& x) const {
+  __device__ __forceinline__ void load(const Problem<T>& p, const Read& read, int field, int64_t field_offset,
+                                       X& x) const {
     const int64_t offset = read.offset + field_offset;
     load(p, offset, read, field, x);
     if (!p.masked) return;

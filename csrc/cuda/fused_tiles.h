@@ -1,5 +1,5 @@
-// The tiles of the fused dense form, by shape: the one place that chooses. None has been timed. The sums of fprop do not
-// depend on the choice.
+// The tiles of the fused dense form, by shape: the one place that chooses. None has been timed. The sums of fprop do
+// not depend on the choice.
 #pragma once
 
 #include <algorithm>
@@ -19,9 +19,9 @@ inline int elements_of_y(const FusedFpropParams& p) {
   return p.shape.lifting && p.adjoint ? 1 : static_cast<int>(p.shape.order());
 }
 
-// Calls function(elements of y, rows, units): a warp makes 16 · rows pixels × 8 · units out fields of all elements, within 128
-// registers of sums a thread. Of two heights the larger reads the filter less often; where it leaves multiprocessors
-// without a block, the smaller.
+// Calls function(elements of y, rows, units): a warp makes 16 · rows pixels × 8 · units out fields of all elements,
+// within 128 registers of sums a thread. Of two heights the larger reads the filter less often; where it leaves
+// multiprocessors without a block, the smaller.
 template <typename Function>
 auto with_mma_tile(const FusedFpropParams& p, Function function) {
   const ConvShape& s = p.shape;

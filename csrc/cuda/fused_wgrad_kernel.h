@@ -2,8 +2,8 @@
 //
 //   G[v, c; u, o] = Σ_pixels x[c, v, … + v·s] · dy[o, u, …]      dψ[l, o, c, w, w·s] = Σ_u w_l · G[u·w, c; u, o]
 //
-// one matrix product whose rows are (v, c), whose columns are (u, o) and whose inner dimension is the pixels. Of an image x
-// has no v, but is read at as many taps. A block has four warps, each a quarter of the tile.
+// one matrix product whose rows are (v, c), whose columns are (u, o) and whose inner dimension is the pixels. Of an
+// image x has no v, but is read at as many taps. A block has four warps, each a quarter of the tile.
 #pragma once
 
 #include <algorithm>
@@ -57,7 +57,8 @@ struct Problem {
 template <typename T, typename Product>
 struct Tile {
   static constexpr int kRows = 2 * Product::kIn, kColumns = 2 * Product::kOut, kStage = wgrad_stage_pixels(sizeof(T));
-  static constexpr int kStep = wgrad_step_pixels(sizeof(T)), kBuffer = kStage * (Product::kInPitch + Product::kOutPitch);
+  static constexpr int kStep = wgrad_step_pixels(sizeof(T));
+  static constexpr int kBuffer = kStage * (Product::kInPitch + Product::kOutPitch);
   static constexpr int kSumsPitch = kColumns + 1;
   static constexpr int kSharedBytes =
       std::max<int>(2 * kBuffer * sizeof(T), kRows * kSumsPitch * sizeof(accumulate_t<T>));

@@ -7,8 +7,8 @@ namespace gconv::cuda {
 
 constexpr int kWgradWarps = 4, kWgradThreads = 32 * kWgradWarps;
 
-// A block multiplies `rows`, in fields of all elements of x, with `columns`, out fields of all elements of y: of one orbit of
-// taps and one block of fields, over one share of the pixels.
+// A block multiplies `rows`, in fields of all elements of x, with `columns`, out fields of all elements of y: of one
+// orbit of taps and one block of fields, over one share of the pixels.
 struct FusedWgradPlan {
   bool mma = false;
   int rows = 0, columns = 0;
@@ -22,7 +22,7 @@ FusedWgradPlan plan_fused_wgrad(const FusedWgradParams& params);
 // Pixels that are in shared memory at once.
 constexpr int wgrad_stage_pixels(int bytes) { return bytes == 2 ? 32 : 16; }
 
-// On the tensor cores, for the 16-bit types and for float32 rounded to tf32; on the CUDA cores, for float32 and float64.
+// On the tensor cores, for the 16-bit types and for float32 rounded to tf32; on the CUDA cores, for the others.
 cudaError_t fused_wgrad_mma(const FusedWgradParams& params, const FusedWgradPlan& plan, cudaStream_t stream);
 cudaError_t fused_wgrad_simt(const FusedWgradParams& params, const FusedWgradPlan& plan, cudaStream_t stream);
 

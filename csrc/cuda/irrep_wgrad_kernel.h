@@ -1,5 +1,5 @@
-// The kernel of irrep_wgrad, in the words of irrep_wgrad_plan.h. What multiplies is a Tile: a product of wgrad_products.h,
-// of one plane of X̂ with one of ŷ, and kWarps of WgradTile.
+// The kernel of irrep_wgrad, in the words of irrep_wgrad_plan.h. What multiplies is a Tile: a product of
+// wgrad_products.h, of one plane of X̂ with one of ŷ, and kWarps of WgradTile.
 #pragma once
 
 #include <algorithm>

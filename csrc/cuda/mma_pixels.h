@@ -1,5 +1,5 @@
-// The pixels of a warp as rows of mma's operands: MT · 16 of them are read into the registers of A, and written from those
-// of the sums. A problem p is that of fused_filter.h.
+// The pixels of a warp as rows of mma's operands: MT · 16 of them are read into the registers of A, and written from
+// those of the sums. A problem p is that of fused_filter.h.
 #pragma once
 
 #include <cstring>

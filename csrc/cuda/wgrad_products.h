@@ -1,5 +1,6 @@
-// What a warp of wgrad multiplies in one step: two tiles in shared memory, [pixel][kIn fields of x] and [pixel][kOut fields of
-// dy], into sums [in field, out field]; the inner dimension is the pixels. On the tensor cores and on the CUDA cores:
+// What a warp of wgrad multiplies in one step: two tiles in shared memory, [pixel][kIn fields of x] and [pixel][kOut
+// fields of dy], into sums [in field, out field]; the inner dimension is the pixels. On the tensor cores and on the
+// CUDA cores:
 //
 //   kIn, kOut, kTf32              whether the numbers are rounded to tf32
 //   Sums                          a lane's part, kIn · kOut / 32 numbers

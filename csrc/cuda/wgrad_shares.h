@@ -1,6 +1,6 @@
-// The gradient of the weights as a sum over shares of the pixels: blocks of threads make [share, bank, orbit, g, pair of
-// fields] in the type that sums are formed in, and a last launch adds the shares. An orbit's Ψ[g] as in ../conv_shape.h; of a
-// lifting convolution before the division by stabilisers.
+// The gradient of the weights as a sum over shares of the pixels: blocks of threads make [share, bank, orbit, g, pair
+// of fields] in the type that sums are formed in, and a last launch adds the shares. An orbit's Ψ[g] as in
+// ../conv_shape.h; of a lifting convolution before the division by stabilisers.
 #pragma once
 
 #include <cuda_runtime_api.h>

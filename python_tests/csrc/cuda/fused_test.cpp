@@ -1,4 +1,5 @@
-// The fused dense form by CUDA, run on the CPU: all three passes against the sum written out from filter_shape.h's equation.
+// The fused dense form by CUDA, run on the CPU: all three passes against the sum written out from filter_shape.h's
+// equation.
 #include "cuda/fused.h"
 
 #include <cmath>
@@ -84,9 +85,9 @@ struct Layer {
                                          row * xs.row + column * xs.column;
                     for (int l = 0; l < banks; ++l) {
                       const int64_t at = l * bank() + ((o * c.in_fields + i) * s.in_elements() + w) * s.taps() + from;
-                      const double scale =
-                          relaxed() ? double(cpu::widen(relaxed_weight[l * s.order() + (c.relax == Relax::Input ? v : u)]))
-                                    : 1;
+                      double scale = 1;
+                      if (relaxed())
+                        scale = cpu::widen(relaxed_weight[l * s.order() + (c.relax == Relax::Input ? v : u)]);
                       y_want[at_y] += scale * cpu::widen(weight[at]) * cpu::widen(x[at_x]);
                       dx_want[at_x] += scale * cpu::widen(weight[at]) * gradient;
                       dweight_want[at] += scale * cpu::widen(x[at_x]) * gradient;
@@ -157,8 +158,8 @@ struct Layer {
   std::vector<double> y_want, dx_want, dweight_want;
 };
 
-// Relative to the largest number: the result is rounded once, of which twice is allowed. An operand that is rounded, the
-// relaxed sum to the type or any to tf32, adds as much; the signs of such errors vary from product to product.
+// Relative to the largest number: the result is rounded once, of which twice is allowed. An operand that is rounded,
+// the relaxed sum to the type or any to tf32, adds as much; the signs of such errors vary from product to product.
 template <typename T>
 double tolerance(bool tf32) {
   if (std::is_same_v<T, double>) return 1e-13;
@@ -176,10 +177,11 @@ void compare(const char* pass, const char* group, const Case& c, ScalarType type
   }
   if (worst <= tolerance<T>(tf32) * largest) return;
   if (++failures < 20)
-    std::printf("%s %s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d type %d tf32 %d: off by %.2g of %.2g\n",
-                pass, group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields), int(c.out_fields),
-                int(c.height), int(c.width), c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.format),
-                int(c.relax), int(type), tf32, worst, largest);
+    std::printf(
+        "%s %s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d type %d tf32 %d: off by %.2g of %.2g\n",
+        pass, group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields), int(c.out_fields), int(c.height),
+        int(c.width), c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.format), int(c.relax), int(type),
+        tf32, worst, largest);
 }
 
 template <typename T>
@@ -215,20 +217,32 @@ std::vector<Case> cases() {
   // Fields: of whole vectors, of pairs, odd; fewer than a step and more; narrow and wide tiles, and several.
   add([](Case& c) { c.batch = 2, c.in_fields = 8, c.out_fields = 8, c.height = 4; });
   add([](Case& c) { c.in_fields = 20, c.out_fields = 18, c.height = c.width = 3, c.activated = true; });
-  add([](Case& c) { c.in_fields = 5, c.out_fields = 34, c.height = c.width = 3, c.format = Rows, c.size = 1, c.padding = 0; });
+  add([](Case& c) {
+    c.in_fields = 5, c.out_fields = 34, c.height = c.width = 3, c.format = Rows, c.size = 1, c.padding = 0;
+  });
   add([](Case& c) { c.in_fields = 4, c.out_fields = 6, c.groups = 2, c.format = ElementsLast, c.activated = true; });
   // Geometry.
   add([](Case& c) { c.size = 2, c.stride = 2, c.in_fields = 4, c.height = 7; });
-  add([](Case& c) { c.stride = 3, c.padding = 2, c.dilation = 2, c.height = 7, c.width = 8, c.format = Rows, c.activated = true; });
+  add([](Case& c) {
+    c.stride = 3, c.padding = 2, c.dilation = 2, c.height = 7, c.width = 8, c.format = Rows, c.activated = true;
+  });
   add([](Case& c) { c.stride = 2, c.size = 1, c.padding = 0; });  // phases of dgrad that read nothing
-  add([](Case& c) { c.batch = 4, c.size = 4, c.padding = 2, c.in_fields = 1, c.out_fields = 2, c.height = 9; });  // more than a block has
+  add([](Case& c) {  // more than a block has
+    c.batch = 4, c.size = 4, c.padding = 2, c.in_fields = 1, c.out_fields = 2, c.height = 9;
+  });
   // Relaxed.
-  add([](Case& c) { c.relax = Relax::Output, c.banks = 3, c.in_fields = 9, c.out_fields = 10, c.height = 3, c.activated = true; });
+  add([](Case& c) {
+    c.relax = Relax::Output, c.banks = 3, c.in_fields = 9, c.out_fields = 10, c.height = 3, c.activated = true;
+  });
   add([](Case& c) { c.relax = Relax::Input, c.in_fields = 8, c.out_fields = 4, c.stride = 2, c.groups = 2; });
   // Lifting.
   add([](Case& c) { c.lifting = true, c.in_fields = 3, c.out_fields = 8, c.format = Rows, c.batch = 2; });
-  add([](Case& c) { c.lifting = true, c.in_fields = 1, c.out_fields = 10, c.size = 4, c.stride = 2, c.activated = true; });
-  add([](Case& c) { c.lifting = true, c.relax = Relax::Output, c.size = 5, c.padding = 2, c.out_fields = 6, c.groups = 2; });
+  add([](Case& c) {
+    c.lifting = true, c.in_fields = 1, c.out_fields = 10, c.size = 4, c.stride = 2, c.activated = true;
+  });
+  add([](Case& c) {
+    c.lifting = true, c.relax = Relax::Output, c.size = 5, c.padding = 2, c.out_fields = 6, c.groups = 2;
+  });
   return all;
 }
 
@@ -249,7 +263,8 @@ int main() {
       check_fprop<cpu::BFloat16>(group, large, ScalarType::BFloat16);
     }
     Case shares;
-    shares.batch = 9, shares.height = 9, shares.width = 11, shares.size = 1, shares.padding = 0, shares.activated = true;
+    shares.batch = 9, shares.height = 9, shares.width = 11, shares.size = 1, shares.padding = 0;
+    shares.activated = true;
     check<cpu::BFloat16>(group, shares, ScalarType::BFloat16);
     shares.lifting = true, shares.in_fields = 1;
     check<float>(group, shares, ScalarType::Float32);
