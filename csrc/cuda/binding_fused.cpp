@@ -1,4 +1,3 @@
-#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
 
@@ -15,7 +14,7 @@ Params params_of(const IrrepLayer& layer) {
   Params params;
   params.shape = layer.shape;
   params.type = layer.type;
-  params.tf32 = at::globalContext().allowTF32CuBLAS();
+  params.tf32 = tf32_allowed();
   params.banks = layer.banks();
   params.relax_input = layer.relax_input;
   return params;
