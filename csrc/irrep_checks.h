@@ -206,27 +206,30 @@ inline void check_transformed_weight(const at::Tensor& transformed, const IrrepL
 }
 
 // <dy, fprop(x, ψ)> = <dx, x> makes dx an fprop of dy over the same group, with spread = stride, padding' = dilation (k
-// − 1) − padding, ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b], and relaxed on the other side.
+// − 1) − padding, ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹ b], and relaxed on the other side. `images`: whether a lifting
+// layer is supported, whose dx has no elements.
 inline IrrepLayer dgrad_layer(const at::Tensor& dy, const at::Tensor& weight,
                               const std::optional<at::Tensor>& relaxed_weight, std::string_view group,
                               std::string_view relax_on, at::IntArrayRef input_size, const Geometry& geometry,
-                              int64_t groups) {
+                              int64_t groups, bool images = false) {
   const int64_t bank_axis = relaxed_weight ? 1 : 0;
-  TORCH_CHECK_VALUE(weight.dim() == 5 + bank_axis && weight.size(-1) == weight.size(-2), "weight must be [",
-                    bank_axis ? "L, " : "", "C_out, C_in, |P|, k, k], got shape ", weight.sizes());
+  const bool lifting = images && weight.dim() == 4 + bank_axis;
+  TORCH_CHECK_VALUE((lifting || weight.dim() == 5 + bank_axis) && weight.size(-1) == weight.size(-2),
+                    "weight must be [", bank_axis ? "L, " : "", "C_out, C_in, ", images ? "(|P|,) k, k]" : "|P|, k, k]", ", got shape ",
+                    weight.sizes());
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   check_pair(input_size, "input_size", 1);
   const int64_t size = weight.size(-1), order = checked_group(group)->order;
   const int64_t out_fields = weight.size(bank_axis), in_fields = weight.size(bank_axis + 1);  // of the convolution
   TORCH_CHECK_VALUE(groups >= 1 && out_fields % groups == 0, "groups must divide the ", out_fields,
                     " output fields, got ", groups);
-  TORCH_CHECK_VALUE(weight.size(-3) == order, "weight must have ", order, " relative elements in dimension ",
+  TORCH_CHECK_VALUE(lifting || weight.size(-3) == order, "weight must have ", order, " relative elements in dimension ",
                     2 + bank_axis, ", got shape ", weight.sizes());
   check_not_empty(weight);
   check_taps(size);
   check_like(weight, "weight", dy, "dy");
   const bool relax_input = relaxes_input(relax_on);
-  const int64_t banks = checked_banks(relaxed_weight, group, false, relax_input, dy, "dy");
+  const int64_t banks = checked_banks(relaxed_weight, group, lifting, relax_input, dy, "dy");
   TORCH_CHECK_VALUE(!banks || weight.size(0) == banks, "relaxed_weight must weigh the ", weight.size(0),
                     " banks of weight, got ", banks);
   geometry.check();
@@ -237,6 +240,7 @@ inline IrrepLayer dgrad_layer(const at::Tensor& dy, const at::Tensor& weight,
   layer.relax_input = banks && !relax_input;
   ConvShape& s = layer.shape;
   s.group = checked_group(group);
+  s.lifting = lifting;
   s.batch = dy.size(0);
   s.groups = groups;
   s.in_fields = out_fields / groups;

@@ -24,6 +24,16 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "irrep_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, int kernel_size, "
       "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
+  // On GPUs alone.
+  m.def(
+      "fused_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
+      "str relax_on, int[] stride, int[] padding, int[] dilation, int groups, bool relu) -> Tensor");
+  m.def(
+      "fused_dgrad(Tensor dy, Tensor weight, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, "
+      "SymInt[] input_size, int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
+  m.def(
+      "fused_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, int kernel_size, "
+      "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
@@ -43,5 +53,8 @@ TORCH_LIBRARY_IMPL(gconv_ext, CUDA, m) {
   m.impl("irrep_transform_weight", &gconv::irrep_transform_weight_cuda);
   m.impl("irrep_dgrad", &gconv::irrep_dgrad_cuda);
   m.impl("irrep_wgrad", &gconv::irrep_wgrad_cuda);
+  m.impl("fused_fprop", &gconv::fused_fprop_cuda);
+  m.impl("fused_dgrad", &gconv::fused_dgrad_cuda);
+  m.impl("fused_wgrad", &gconv::fused_wgrad_cuda);
 }
 #endif

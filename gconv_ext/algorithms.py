@@ -113,10 +113,16 @@ def _support_irrep(weight: Tensor) -> Support:
     return _triton(weight, "triton_irrep")
 
 
+def _support_fused(weight: Tensor) -> Support:
+    if ops.is_compiled("fused_fprop", weight.device):
+        return Support("fused", unsupported=_wrong_dtype(weight, _DTYPES))
+    return _triton(weight, "triton_fused")
+
+
 _SUPPORT = {
     "reference": lambda weight: Support(),
     "dense": _expansion,
-    "fused": lambda weight: _triton(weight, "triton_fused"),
+    "fused": _support_fused,
     "irrep": _support_irrep,
     "triton_fused": lambda weight: _triton(weight, "triton_fused"),
     "triton_irrep": lambda weight: _triton(weight, "triton_irrep"),

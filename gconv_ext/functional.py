@@ -22,7 +22,8 @@ algorithm was asked for by name whose back end is missing.
 * "dense": the filter expanded in one pass, then PyTorch's convolution; CPU and GPU; float64, float32, bfloat16, float16;
 * "irrep": 6/16 of dense's multiplications for C4 and 12/64 for D4, and exact equivariance: conv(g·x) and g·conv(x) are the
   same bits; CPU in the same four dtypes; on a GPU in float32, bfloat16 and float16 (transforms are rounded in the 16-bit types);
-* "fused": rotation, relaxed sum and correlation in one kernel; GPU, the same three dtypes;
+* "fused": rotation, relaxed sum and correlation in one kernel; GPU, the same three dtypes, and float64 where the CUDA
+  kernels were built;
 * "triton_irrep", "triton_fused": the last two by the Triton kernels;
 * "auto": the fastest that supports the call; see gconv_ext.explain.
 

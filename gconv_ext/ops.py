@@ -41,7 +41,11 @@ def build_info() -> dict:
 
 
 _missing_reason = _load()
-_COMPILED_OPS = ("expand_filter", "expand_filter_backward", "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad")
+_COMPILED_OPS = (
+    "expand_filter", "expand_filter_backward",
+    "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
+    "fused_fprop", "fused_dgrad", "fused_wgrad",
+)  # fmt: skip
 _compiled = {
     (name, device)
     for name in _COMPILED_OPS

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gconv_ext import explain, functional
+from gconv_ext import algorithms, explain, functional, ops
 from gconv_ext.functional import expand_filter, group_conv2d, lifting_conv2d, relaxed_group_conv2d, relaxed_lifting_conv2d
 
 X, IMAGE = torch.randn(2, 3, 4, 8, 8), torch.randn(2, 3, 8, 8)
@@ -117,6 +117,15 @@ def test_explain():
     assert explain(x[..., :3, :3], weight, group="C4").algorithm == "dense"  # one pixel leaves 31 of 32 lanes idle
     meta = explain(X.to("meta"), WEIGHT.to("meta"), group="C4")
     assert meta.algorithm == "reference" and all("got meta" in meta.rejected[name] for name in ("dense", "fused", "irrep"))
+
+
+def test_fused_takes_the_compiled_kernels_where_they_are(monkeypatch):
+    weight = WEIGHT.to("meta")
+    assert "got meta" in algorithms.support("fused", weight).why_not
+    monkeypatch.setattr(ops, "is_compiled", lambda name, device: name == "fused_fprop")
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        assert algorithms.support("fused", weight.to(dtype)) == algorithms.Support("fused")
+    assert "it supports float64" in algorithms.support("fused", weight.to(torch.int32)).why_not
 
 
 def test_everything_public_is_documented():

@@ -4,7 +4,7 @@ import cases
 import pytest
 import torch
 
-from gconv_ext import ops, transform_feature_map
+from gconv_ext import ops, reference, transform_feature_map
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU; csrc/cuda's tests run the kernels on the CPU")
 DEVICE = "cuda"
@@ -102,12 +102,47 @@ def test_irrep_fprop_and_dgrad(kind, group, layer, geometry, dtype):
             assert_within(ops.dgrad("irrep", dy, *weights, mask, *backward), expected_grad)
 
 
-def test_irrep_in_tf32(group, monkeypatch):
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_fused(kind, group, layer, geometry, dtype):
+    """All passes, against the derivatives of the definition on the CPU."""
+    options = dict(GEOMETRIES[geometry])
+    k, layer = options.pop("k"), LAYERS[layer]
+    groups = layer.get("groups", 1)
+    tensors = cases.make(kind, group, k=k, size=(17, 12), batch=3, dtype=dtype, **layer)
+    wide = [tensor.double().requires_grad_() for tensor in tensors]
+    names = (group.name, cases.relax_on(kind))
+    # The functions would refuse strides that the group exchanges.
+    bank = (wide[1], wide[2] if len(wide) > 3 else None, group, names[1], cases.is_lifting(kind))
+    result = reference.correlate(wide[0], reference.expand_filter(*bank), wide[-1], group, *options.values(), groups).relu()
+    grad, activated = torch.randn_like(result).to(dtype), result.detach().to(dtype)
+    counting = grad.double() * (activated > 0)  # 0 too where the type rounds a result to 0
+    expected = [result.detach(), *torch.autograd.grad(result, wide[:2], counting)]
+
+    x, weight, *relaxed, bias = map(on_device, tensors)
+    relaxed_weight = relaxed[0] if relaxed else None
+    for format in (torch.contiguous_format, torch.channels_last if x.dim() == 4 else torch.channels_last_3d):
+        there = x.to(memory_format=format)
+        map_format = torch.contiguous_format if format is torch.contiguous_format else torch.channels_last_3d
+        dy, mask = (on_device(map).to(memory_format=map_format) for map in (grad, activated))
+        got = [
+            ops.fprop("fused", there, weight, relaxed_weight, bias, None, *names, *options.values(), groups, True),
+            ops.dgrad("fused", dy, weight, relaxed_weight, mask, *names, x.shape[-2:], *options.values(), groups),
+            ops.wgrad("fused", there, dy, relaxed_weight, mask, *names, k, *options.values(), groups),
+        ]
+        for tensor, right in zip(got, expected):
+            assert tensor.shape == right.shape and tensor.dtype == dtype
+            assert (tensor.cpu().double() - right).abs().max() <= TOLERANCES[dtype] * right.abs().max()
+
+
+@pytest.mark.parametrize("family", ["irrep", "fused"])
+def test_tf32(family, group, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     x, weight, _ = cases.make("group", group, in_fields=64, out_fields=32, size=(20, 20), dtype=torch.float32)
     options = (group.name, "output", [1, 1], [1, 1], [1, 1], 1, False)
     expected = ops.fprop("irrep", x.double(), weight.double(), None, None, None, *options)
-    y = ops.fprop("irrep", x.to(DEVICE), weight.to(DEVICE), None, None, None, *options)
+    y = ops.fprop(family, x.to(DEVICE), weight.to(DEVICE), None, None, None, *options)
     error = (y.cpu().double() - expected).abs().max() / expected.abs().max()
     assert 1e-6 < error <= 2 * 2**-11  # or they were not products in tf32
 

@@ -88,3 +88,15 @@ def test_backward_checks(grad_filter, mask, message):
     with pytest.raises(ValueError) as error:
         torch.ops.gconv_ext.expand_filter_backward(grad_filter, torch.ones(1, 1, 4, 3, 3), None, "C4", "output", mask)
     assert message in str(error.value)
+
+
+def test_the_fused_ops_have_fakes_on_every_device(kind, group):
+    """Their kernels are CUDA's alone."""
+    x, weight, *relaxed, bias = (tensor.to("meta") for tensor in cases.make(kind, group))
+    relaxed_weight, names = relaxed[0] if relaxed else None, (group.name, cases.relax_on(kind))
+    planar = ([1, 2], [1, 1], [1, 1], 1)
+    y = ops.fprop("fused", x, weight, relaxed_weight, bias, None, *names, *planar, False)
+    assert y.shape == (2, 3, group.order, 6, 4)
+    assert ops.dgrad("fused", y, weight, relaxed_weight, None, *names, x.shape[-2:], *planar).shape == x.shape
+    assert ops.wgrad("fused", x, y, relaxed_weight, None, *names, 3, *planar).shape == weight.shape
+    assert not ops.is_compiled("fused_fprop", torch.device("cpu"))

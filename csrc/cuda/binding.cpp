@@ -1,5 +1,5 @@
-// Between torch and the CUDA kernels; binding_irrep.cpp has the irrep ops. Each op in one order: checks, contiguous
-// tensors with names, the device and its current stream, launch, check of the launch.
+// Between torch and the CUDA kernels; binding_irrep.cpp and binding_fused.cpp have the convolutions. Each op in one
+// order: checks, contiguous tensors with names, the device and its current stream, launch, check of the launch.
 #include "binding.h"
 
 #include <ATen/ops/empty.h>

@@ -260,17 +260,6 @@ struct Tile {
   }
 };
 
-// blockIdx.x, which the compiler takes for a number that it has not met before.
-__device__ __forceinline__ unsigned block_index() {
-#ifdef __CUDACC__
-  unsigned index;
-  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
-  return index;
-#else
-  return blockIdx.x;
-#endif
-}
-
 // Of a multiprocessor at once; a third where the registers suffice.
 template <typename T, typename Group, int NT>
 constexpr int kBlocks = Group::table.order <= 2 && Group::table.order * NT * sizeof(T) <= 16 ? 3 : 2;
@@ -332,21 +321,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
     Tile::transform_back(sums);
     Tile::store(p, end, sums);
   }
-}
-
-template <typename T>
-int64_t widest(int64_t numbers, int64_t most) {  // the largest power of two up to `most` that divides it
-  while (numbers % most) most /= 2;
-  return most;
-}
-
-// How many neighbouring fields can be read or written at once.
-template <typename T>
-int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_t most) {
-  if (strides.field != 1) return 1;
-  const int64_t address = reinterpret_cast<uintptr_t>(map) / sizeof(T);
-  return static_cast<int>(
-      widest<T>(address | fields | strides.batch | strides.element | strides.row | strides.column, most));
 }
 
 template <typename T, typename Group, int MT, int NT, Form kForm>
@@ -413,7 +387,7 @@ cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transfor
         std::min(p.x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
   p.y_width = map_width<T>(params.y, params.y_strides, s.out_fields, 2);
   p.filter_width =
-      static_cast<int>(widest<T>(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, 16 / sizeof(T)));
+      static_cast<int>(widest(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, 16 / sizeof(T)));
   if (p.filter_width < static_cast<int>(16 / sizeof(T))) p.filter_width = std::min<int>(p.filter_width, 4 / sizeof(T));
   return with_group(s.group->name, [&](auto group) { return launch<T, decltype(group)>(p, stream); });
 }

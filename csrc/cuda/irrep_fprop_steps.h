@@ -1,8 +1,7 @@
-// The index algebra of ../conv_shape.h on the device: where a block of threads stands, and what it reads step by step.
+// What a block of threads of irrep_fprop_mma reads, step by step.
 #pragma once
 
-#include <algorithm>
-
+#include "conv_place.h"
 #include "fourier.h"
 #include "irrep.h"
 #include "irrep_groups.h"
@@ -10,25 +9,6 @@
 
 namespace gconv::cuda {
 namespace {
-
-constexpr int kNowhere = -(1 << 30);  // a pixel left of every map
-
-// Axis for the device.
-struct Line {
-  explicit Line(const Axis& axis)
-      : in(static_cast<int>(axis.in)), out(static_cast<int>(axis.out)), stride(static_cast<int>(axis.stride)),
-        padding(static_cast<int>(axis.padding)), dilation(static_cast<int>(axis.dilation)),
-        spread(static_cast<int>(axis.spread)), phases(static_cast<int>(std::min(axis.spread, axis.out))) {}
-  int in, out, stride, padding, dilation, spread, phases;
-
-  __device__ int pixels(int phase) const { return (out - phase - 1) / spread + 1; }
-  // The pixel of x that the first output pixel of the phase reads at that tap.
-  __device__ int first_read(int phase, int tap) const {
-    const int at = phase - padding + dilation * tap;
-    if (spread == 1) return at;
-    return at % spread ? kNowhere : at / spread;
-  }
-};
 
 template <typename T>
 struct Problem {
@@ -44,41 +24,6 @@ struct Problem {
   const T *x, *x_activated, *transformed, *relaxed_weight, *bias;
   T* y;
   Weight<T> weight;
-};
-
-struct Pixel {
-  int64_t image;
-  int row, column;
-};
-
-// Which pixels and fields a block of threads makes. Pixels are numbered through the images, as those of one phase.
-struct Place {
-  int block, row_phase, column_phase, rows, columns, first_out;
-  int64_t first_image;
-  int first_pixel;  // in that image
-
-  // tile_index: of the grid. The tiles that read the same pixels are neighbours.
-  template <typename T>
-  __device__ Place(const Problem<T>& p, unsigned tile_index, int tile_pixels, int tile_columns) {
-    const auto next_digit = [&](unsigned base) {
-      const unsigned digit = tile_index % base;
-      tile_index /= base;
-      return static_cast<int>(digit);
-    };
-    first_out = next_digit(p.column_tiles) * tile_columns;
-    column_phase = next_digit(p.columns.phases);
-    row_phase = next_digit(p.rows.phases);
-    block = next_digit(p.groups);
-    rows = p.rows.pixels(row_phase);
-    columns = p.columns.pixels(column_phase);
-    const int64_t first = int64_t{tile_index} * tile_pixels, image = int64_t{rows} * columns;
-    first_image = first / image;
-    first_pixel = static_cast<int>(first % image);
-  }
-  __device__ Pixel pixel(int index) const {
-    const int at = first_pixel + index, row = at / columns, image = row / rows;
-    return {first_image + image, row - image * rows, at - row * columns};
-  }
 };
 
 // first_read in both directions for the tap and its images under the group: (row, column) of the moved tap is one of

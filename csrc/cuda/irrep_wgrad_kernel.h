@@ -1,21 +1,15 @@
-// The kernel of irrep_wgrad, in the words of irrep_wgrad_plan.h. What multiplies is a Tile:
-//
-//   kIn, kOut, kWarps, kTf32      of WgradTile; whether the planes are rounded to tf32
-//   Sums                          a lane's numbers of one plane of dΨ̂, kIn · kOut / 32 of them
-//   Y                             a lane's part of a plane of ŷ for one step of pixels
-//   read(y, plane), add<negated>(sums, y, plane of X̂)      planes in shared memory, [pixel][fields + kPadding]
-//   in_field(i), out_field(i)     where number i of the sums stands in the tile
+// The kernel of irrep_wgrad, in the words of irrep_wgrad_plan.h. What multiplies is a Tile: a product of
+// wgrad_products.h, of one plane of X̂ with one of ŷ, and kWarps of WgradTile.
 #pragma once
 
 #include <algorithm>
 
 #include "irrep_wgrad_map.h"
 #include "irrep_wgrad_plan.h"
+#include "wgrad_products.h"
+#include "wgrad_shares.h"
 
 namespace gconv::cuda {
-
-// Numbers between the rows of a tile in shared memory: 8 rows of ldmatrix, and 4 of tf32, fall into different banks.
-constexpr int kPadding = 8;
 
 template <typename T>
 struct WgradProblem {
@@ -54,20 +48,6 @@ struct WgradProblem {
   T* grad_weight;
   accumulate_t<T>* shares;  // [share, banks, orbit, g, pair of fields], before the division by stabilisers; or nullptr
 };
-
-// The tap that `orbit` starts with, in the order of orbits() of ../conv_shape.h.
-__device__ inline int first_tap(const std::array<Matrix, kMaxOrder>& matrices, int order, int size, bool lifting,
-                                int orbit) {
-  if (!lifting) return orbit;
-  int tap = -1;
-  for (int found = -1; found < orbit;) {
-    ++tap;
-    bool first = true;
-    for (int g = 1; g < order; ++g) first &= moved_tap(matrices[g], tap, size) >= tap;
-    found += first;
-  }
-  return tap;
-}
 
 template <typename T, typename Group, typename Tile>
 constexpr int wgrad_shared_bytes(int warps) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "irrep.h"
+#include "wgrad_products.h"
 
 namespace gconv::cuda {
 
@@ -16,9 +17,7 @@ constexpr WgradTile mma_wgrad_tile(int order, bool wide) {
 }
 constexpr WgradTile simt_wgrad_tile(int bytes) { return {16, bytes == 8 ? 8 : 16, 8}; }
 
-// Pixels of one step of a warp, whose tile of X̂ is 32 bytes × fields, and of one stage of a block.
-constexpr int wgrad_step_pixels(int bytes) { return 32 / bytes; }
-constexpr int kStepsPerStage = 2;
+constexpr int kStepsPerStage = 2;  // stages are a block's, steps a warp's
 
 // So that each thread transforms one chunk of ŷ in a stage, or none.
 constexpr int least_warps(const WgradTile& tile) { return kStepsPerStage * tile.out_fields / 16; }

@@ -1,0 +1,95 @@
+// Where a block of threads stands in a convolution, read as an fprop: ../conv_shape.h on the device.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../conv_shape.h"
+#include "device.h"
+
+namespace gconv::cuda {
+namespace {
+
+constexpr int kNowhere = -(1 << 30);  // a pixel left of every map
+
+// Axis for the device.
+struct Line {
+  explicit Line(const Axis& axis)
+      : in(static_cast<int>(axis.in)), out(static_cast<int>(axis.out)), stride(static_cast<int>(axis.stride)),
+        padding(static_cast<int>(axis.padding)), dilation(static_cast<int>(axis.dilation)),
+        spread(static_cast<int>(axis.spread)), phases(static_cast<int>(std::min(axis.spread, axis.out))) {}
+  int in, out, stride, padding, dilation, spread, phases;
+
+  __device__ int pixels(int phase) const { return (out - phase - 1) / spread + 1; }
+  // The pixel of x that the first output pixel of the phase reads at that tap.
+  __device__ int first_read(int phase, int tap) const {
+    const int at = phase - padding + dilation * tap;
+    if (spread == 1) return at;
+    return at % spread ? kNowhere : at / spread;
+  }
+};
+
+// blockIdx.x, which the compiler takes for a number that it has not met before.
+__device__ __forceinline__ unsigned block_index() {
+#ifdef __CUDACC__
+  unsigned index;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+  return index;
+#else
+  return blockIdx.x;
+#endif
+}
+
+struct Pixel {
+  int64_t image;
+  int row, column;
+};
+
+// Which pixels and fields a block of threads makes. Pixels are numbered through the images, as those of one phase.
+struct Place {
+  int block, row_phase, column_phase, rows, columns, first_out;
+  int64_t first_image;
+  int first_pixel;  // in that image
+
+  // p has Lines `rows` and `columns`, and how many `column_tiles` and `groups` there are. tile_index: of the grid. The
+  // tiles that read the same pixels are neighbours.
+  template <typename Problem>
+  __device__ Place(const Problem& p, unsigned tile_index, int tile_pixels, int tile_columns) {
+    const auto next_digit = [&](unsigned base) {
+      const unsigned digit = tile_index % base;
+      tile_index /= base;
+      return static_cast<int>(digit);
+    };
+    first_out = next_digit(p.column_tiles) * tile_columns;
+    column_phase = next_digit(p.columns.phases);
+    row_phase = next_digit(p.rows.phases);
+    block = next_digit(p.groups);
+    rows = p.rows.pixels(row_phase);
+    columns = p.columns.pixels(column_phase);
+    const int64_t first = int64_t{tile_index} * tile_pixels, image = int64_t{rows} * columns;
+    first_image = first / image;
+    first_pixel = static_cast<int>(first % image);
+  }
+  __device__ Pixel pixel(int index) const {
+    const int at = first_pixel + index, row = at / columns, image = row / rows;
+    return {first_image + image, row - image * rows, at - row * columns};
+  }
+};
+
+// The largest power of two up to `most` that divides it.
+inline int64_t widest(int64_t numbers, int64_t most) {
+  while (numbers % most) most /= 2;
+  return most;
+}
+
+// How many neighbouring fields can be read or written at once.
+template <typename T>
+int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_t most) {
+  if (strides.field != 1) return 1;
+  const int64_t address = reinterpret_cast<uintptr_t>(map) / sizeof(T);
+  return static_cast<int>(
+      widest(address | fields | strides.batch | strides.element | strides.row | strides.column, most));
+}
+
+}  // namespace
+}  // namespace gconv::cuda

@@ -1,0 +1,5 @@
+#include "fused_fprop_mma_kernel.h"
+
+namespace gconv::cuda {
+template cudaError_t fused_fprop_mma<__nv_bfloat16>(const FusedFpropParams&, cudaStream_t);
+}

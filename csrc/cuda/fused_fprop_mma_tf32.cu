@@ -1,0 +1,5 @@
+#include "fused_fprop_mma_kernel.h"
+
+namespace gconv::cuda {
+template cudaError_t fused_fprop_mma<float>(const FusedFpropParams&, cudaStream_t);
+}
