@@ -41,7 +41,10 @@ def build_info() -> dict:
 
 
 _missing_reason = _load()
-_COMPILED_OPS = ("expand_filter", "expand_filter_backward", "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad")
+_COMPILED_OPS = (
+    "expand_filter", "expand_filter_backward", "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
+    "contract_fprop", "contract_backward",
+)  # fmt: skip
 _compiled = {
     (name, device)
     for name in _COMPILED_OPS
@@ -71,6 +74,19 @@ def expand_filter_backward(
     """The op gconv_ext::expand_filter_backward: (grad_weight, grad_relaxed_weight), each of shape [0] where
     `output_mask` does not ask for it."""
     return torch.ops.gconv_ext.expand_filter_backward(grad_filter, weight, relaxed_weight, group, relax_on, output_mask)
+
+
+def contract_fprop(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """The op gconv_ext::contract_fprop: shapes as in contraction.py.  No derivative; see there."""
+    return torch.ops.gconv_ext.contract_fprop(x, hidden, weight, stride, padding)
+
+
+def contract_backward(
+    dy: Tensor, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, output_mask: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op gconv_ext::contract_backward: the gradients to x, hidden and weight, each of shape [0] where `output_mask` does
+    not ask for it."""
+    return torch.ops.gconv_ext.contract_backward(dy, x, hidden, weight, stride, padding, output_mask)
 
 
 # The passes of a convolution come in families, one for each algorithm and kind of kernel, named by `kernels`:
@@ -152,6 +168,14 @@ def _fake_expand_filter_backward(grad_filter, weight, relaxed_weight, group, rel
     return grad_weight, grad_relaxed_weight
 
 
+def _fake_contract_fprop(x, hidden, weight, stride, padding):
+    return x.new_empty((x.shape[0], weight.shape[0], hidden.shape[2], *hidden.shape[:2]))
+
+
+def _fake_contract_backward(dy, x, hidden, weight, stride, padding, output_mask):
+    return tuple(like.new_empty(like.shape if needed else (0,)) for like, needed in zip((x, hidden, weight), output_mask))
+
+
 def _fake_fprop(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
     size = [
         (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
@@ -209,6 +233,8 @@ _FAKES = {
     "expand_filter_backward": _fake_expand_filter_backward,
     "irrep_transform_weight": _fake_irrep_transform_weight,
     "triton_irrep_transform_weight": _fake_triton_irrep_transform_weight,
+    "contract_fprop": _fake_contract_fprop,
+    "contract_backward": _fake_contract_backward,
     "fprop": _fake_fprop,
     "dgrad": _fake_dgrad,
     "wgrad": _fake_wgrad,

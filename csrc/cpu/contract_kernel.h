@@ -1,0 +1,209 @@
+// Included once per instruction set by contract.cpp, inside a namespace that sets kVectorBytes and kVectorRegisters; hence no
+// include guard and no includes. Vector lanes run over the channels c of one image.
+
+template <typename T>
+struct Lanes {
+  static constexpr int count = kVectorBytes / sizeof(T);
+  typedef T Vector __attribute__((vector_size(kVectorBytes), may_alias, aligned(alignof(T))));
+};
+
+constexpr int kTileRows = kVectorRegisters >= 32 ? 9 : 5;
+constexpr int kTileVectors = 2;
+
+// The first `count` lanes, the others 0; through memory of its own, so that the sums stay in registers.
+template <typename T>
+typename Lanes<T>::Vector load_part(const T* from, int64_t count) {
+  typename Lanes<T>::Vector value{};
+  std::memcpy(&value, from, count * sizeof(T));
+  return value;
+}
+
+// out[row][c] (+)= Σ_step factor[step][row] · in[step][c] for Rows rows and Vectors vectors of c. Rows of `in` and `out` lie at
+// offsets (or, without them, a stride) from each other.
+template <typename T>
+struct Combination {
+  int64_t rows, steps, channels;
+  const T* factor;
+  int64_t factor_row, factor_step;
+  const T* in;
+  const int64_t* in_offsets;
+  int64_t in_stride;
+  T* out;
+  const int64_t* out_offsets;
+  int64_t out_stride;
+
+  int64_t in_at(int64_t step) const { return in_offsets ? in_offsets[step] : step * in_stride; }
+  int64_t out_at(int64_t row) const { return out_offsets ? out_offsets[row] : row * out_stride; }
+};
+
+template <typename T, bool Add, int Rows, int Vectors>
+void combine_tile(const Combination<T>& a, int64_t row, int64_t c) {
+  using V = typename Lanes<T>::Vector;
+  constexpr int lanes = Lanes<T>::count;
+  V sum[Rows][Vectors] = {};
+  const T* __restrict__ factor = a.factor + row * a.factor_row;
+  const T* const in = a.in + c;
+  for (int64_t step = 0; step < a.steps; ++step, factor += a.factor_step) {
+    const T* from = in + a.in_at(step);
+    V value[Vectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < Vectors; ++v) value[v] = *reinterpret_cast<const V*>(from + v * lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+      const T weight = factor[r * a.factor_row];
+#pragma GCC unroll 16
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += weight * value[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+    T* to = a.out + a.out_at(row + r) + c;
+#pragma GCC unroll 16
+    for (int v = 0; v < Vectors; ++v, to += lanes) {
+      const int64_t left = a.channels - c - v * lanes;
+      if (left >= lanes) {
+        V& all = *reinterpret_cast<V*>(to);
+        all = Add ? all + sum[r][v] : sum[r][v];
+      } else {
+        const V all = Add ? load_part(to, left) + sum[r][v] : sum[r][v];
+        std::memcpy(to, &all, left * sizeof(T));
+      }
+    }
+  }
+}
+
+template <typename T, bool Add, int Rows>
+void combine_rows(const Combination<T>& a, int64_t row) {
+  constexpr int lanes = Lanes<T>::count;
+  int64_t c = 0;
+  for (; a.channels - c > lanes; c += kTileVectors * lanes) combine_tile<T, Add, Rows, kTileVectors>(a, row, c);
+  if (c < a.channels) combine_tile<T, Add, Rows, 1>(a, row, c);
+}
+
+template <typename T, bool Add, int Rows = kTileRows>
+void combine_some(const Combination<T>& a, int64_t row, int64_t count) {
+  if constexpr (Rows > 0) {
+    if (count == Rows) return combine_rows<T, Add, Rows>(a, row);
+    combine_some<T, Add, Rows - 1>(a, row, count);
+  }
+}
+
+template <typename T, bool Add>
+void combine(const Combination<T>& a) {
+  for (int64_t row = 0, tiles = (a.rows + kTileRows - 1) / kTileRows; tiles > 0; --tiles) {
+    const int64_t count = (a.rows - row + tiles - 1) / tiles;  // tiles of about the same size
+    combine_some<T, Add>(a, row, count);
+    row += count;
+  }
+}
+
+template <typename T>
+void contract_range(const ContractParams& p, const T* x, const T* phi, T* z, int64_t first, int64_t begin, int64_t end) {
+  const int64_t image = p.hidden * p.channels;
+  for (int64_t pixel = begin; pixel < end; ++pixel)
+    for (int64_t b = 0; b < p.batch; ++b)
+      combine<T, false>({p.hidden, p.terms, p.channels, phi + pixel * p.pixel_stride, 1, p.hidden,
+                         x + p.at(pixel) + b * p.channels, p.term_offsets, 0,
+                         z + ((pixel - first) * p.batch + b) * image, nullptr, p.channels});
+}
+
+template <typename T>
+void contract_dgrad_range(const ContractParams& p, const T* phi, const T* dz, T* dx, int64_t first, int64_t end, int64_t b0,
+                          int64_t b1) {
+  const int64_t image = p.hidden * p.channels;
+  for (int64_t pixel = first; pixel < end; ++pixel)
+    for (int64_t b = b0; b < b1; ++b)
+      combine<T, true>({p.terms, p.hidden, p.channels, phi + pixel * p.pixel_stride, p.hidden, 1,
+                        dz + ((pixel - first) * p.batch + b) * image, nullptr, p.channels,
+                        dx + p.at(pixel) + b * p.channels, p.term_offsets, 0});
+}
+
+// A tile of dφ of one pixel: Terms terms from k on, Hiddens hidden features from h on.
+template <typename T, int Terms, int Hiddens>
+void hgrad_tile(const ContractParams& p, const T* x, const T* dz, T* dphi, int64_t k, int64_t h) {
+  using V = typename Lanes<T>::Vector;
+  constexpr int lanes = Lanes<T>::count;
+  V sum[Terms][Hiddens] = {};
+  const T* rows[Terms];
+  for (int i = 0; i < Terms; ++i) rows[i] = x + p.term_offsets[k + i];
+  const T* gradient = dz + h * p.channels;
+  const int64_t image = p.hidden * p.channels;
+  for (int64_t b = 0; b < p.batch; ++b) {
+    const int64_t at = b * p.channels;
+    for (int64_t c = 0; c < p.channels; c += lanes) {
+      const int64_t left = p.channels - c;
+      V value[Terms];
+#pragma GCC unroll 16
+      for (int i = 0; i < Terms; ++i) {
+        const T* from = rows[i] + at + c;
+        value[i] = left >= lanes ? *reinterpret_cast<const V*>(from) : load_part(from, left);
+      }
+#pragma GCC unroll 16
+      for (int j = 0; j < Hiddens; ++j) {
+        const T* from = gradient + b * image + j * p.channels + c;
+        const V other = left >= lanes ? *reinterpret_cast<const V*>(from) : load_part(from, left);
+#pragma GCC unroll 16
+        for (int i = 0; i < Terms; ++i) sum[i][j] += value[i] * other;
+      }
+    }
+  }
+  for (int i = 0; i < Terms; ++i)
+    for (int j = 0; j < Hiddens; ++j) {
+      T parts[lanes];
+      std::memcpy(parts, &sum[i][j], sizeof parts);
+      for (int half = lanes / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) parts[l] += parts[l + half];
+      dphi[(k + i) * p.hidden + h + j] = parts[0];
+    }
+}
+
+// dz is the large one: many terms at a time read it seldom.
+constexpr int kTileTerms = kVectorRegisters >= 32 ? 9 : 4, kTileHiddens = 2;
+
+template <typename T, int Terms = kTileTerms>
+void hgrad_terms(const ContractParams& p, const T* x, const T* dz, T* dphi, int64_t k, int64_t count) {
+  if constexpr (Terms > 0) {
+    if (count < Terms) return hgrad_terms<T, Terms - 1>(p, x, dz, dphi, k, count);
+    int64_t h = 0;
+    for (; h + kTileHiddens <= p.hidden; h += kTileHiddens) hgrad_tile<T, Terms, kTileHiddens>(p, x, dz, dphi, k, h);
+    for (; h < p.hidden; ++h) hgrad_tile<T, Terms, 1>(p, x, dz, dphi, k, h);
+  }
+}
+
+template <typename T>
+void contract_hgrad_range(const ContractParams& p, const T* x, const T* dz, T* dphi, int64_t first, int64_t begin, int64_t end) {
+  const int64_t image = p.batch * p.hidden * p.channels;
+  for (int64_t pixel = begin; pixel < end; ++pixel)
+    for (int64_t k = 0, tiles = (p.terms + kTileTerms - 1) / kTileTerms; tiles > 0; --tiles) {
+      const int64_t count = (p.terms - k + tiles - 1) / tiles;
+      hgrad_terms<T>(p, x + p.at(pixel), dz + (pixel - first) * image, dphi + pixel * p.pixel_stride, k, count);
+      k += count;
+    }
+}
+
+inline void contract(const ContractParams& p, const void* x, const void* phi, void* z, int64_t first, int64_t begin, int64_t end) {
+  const auto run = [&](auto number) {
+    using T = decltype(number);
+    contract_range<T>(p, static_cast<const T*>(x), static_cast<const T*>(phi), static_cast<T*>(z), first, begin, end);
+  };
+  p.type == ScalarType::Float64 ? run(double{}) : run(float{});
+}
+
+inline void contract_hgrad(const ContractParams& p, const void* x, const void* dz, void* dphi, int64_t first, int64_t begin,
+                           int64_t end) {
+  const auto run = [&](auto number) {
+    using T = decltype(number);
+    contract_hgrad_range<T>(p, static_cast<const T*>(x), static_cast<const T*>(dz), static_cast<T*>(dphi), first, begin, end);
+  };
+  p.type == ScalarType::Float64 ? run(double{}) : run(float{});
+}
+
+inline void contract_dgrad(const ContractParams& p, const void* phi, const void* dz, void* dx, int64_t first, int64_t end,
+                           int64_t image, int64_t image_end) {
+  const auto run = [&](auto number) {
+    using T = decltype(number);
+    contract_dgrad_range<T>(p, static_cast<const T*>(phi), static_cast<const T*>(dz), static_cast<T*>(dx), first, end, image,
+                            image_end);
+  };
+  p.type == ScalarType::Float64 ? run(double{}) : run(float{});
+}
