@@ -1,8 +1,9 @@
 // The contraction behind soft translation as ops: checks, allocation, memory formats, threads, and the products with the last
 // weight matrix. The sums over taps are in cpu/contract.
 //
-// Output pixels are taken in blocks whose hidden features times channels, z [pixels, B, D, C], stay in the second-level cache:
-// all of them would need D times the memory of x.
+// Output sites (pixel, element) are taken in blocks that stay in the second-level cache, in one of two orders. Few images:
+// hidden features meet the input first, z [sites, B, D, C], whole D times the size of x. Many images share the filters, and it
+// takes fewer multiplications to render those of the block, [sites, M k², C, O].
 #include "contract.h"
 
 #include <ATen/Parallel.h>
@@ -25,14 +26,13 @@
 namespace gconv {
 namespace {
 
-constexpr int64_t kBlockBytes = 1 << 20;  // of z, for each thread
+constexpr int64_t kBlockBytes = 1 << 19;  // for each thread: a part of its second-level cache
 
 struct Contraction {
   int64_t batch, fields, in_elements, rows, columns, out_rows, out_columns, out_elements, size, hidden, out_fields, stride, padding;
 
   int64_t terms() const { return in_elements * size * size; }
-  int64_t pixels() const { return out_rows * out_columns; }
-  int64_t numbers() const { return hidden * fields; }  // of z in one pixel of one image
+  int64_t sites() const { return out_rows * out_columns * out_elements; }
 };
 
 Contraction checked(const at::Tensor& x, const at::Tensor& hidden, const at::Tensor& weight, int64_t stride, int64_t padding) {
@@ -62,11 +62,10 @@ Contraction checked(const at::Tensor& x, const at::Tensor& hidden, const at::Ten
   return s;
 }
 
-// A zeroed buffer whose vectors may be read beyond its end.
-at::Tensor buffer(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  const int64_t slack = cpu::kContractSlackBytes / options.dtype().itemsize();
-  const int64_t numbers = c10::multiply_integers(sizes);
-  return at::zeros({numbers + slack}, options).narrow(0, 0, numbers).view(sizes);
+// A tensor whose vectors may be read beyond its end.
+at::Tensor with_slack(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  const int64_t slack = cpu::kContractSlackBytes / options.dtype().itemsize(), numbers = c10::multiply_integers(sizes);
+  return at::empty({numbers + slack}, options).narrow(0, 0, numbers).view(sizes);
 }
 
 // A map [B, C, M, H, W] as [pixels, B, C, M], and back. Through a matrix, which PyTorch transposes faster than it permutes.
@@ -79,122 +78,166 @@ at::Tensor pixels_last(const at::Tensor& pixels, int64_t rows, int64_t columns) 
   return matrix.t().contiguous().view({pixels.size(1), pixels.size(2), pixels.size(3), rows, columns});
 }
 
-// What the passes share: the operands in the order and the type that sums are formed in, and the blocks of pixels.
+// What the passes share: the operands in the order and the type that sums are formed in, and the blocks of sites.
 struct Operands {
   Contraction s;
   at::TensorOptions options;
-  at::Tensor x, hidden, weight;  // [rows, columns, M, B, C] with padding, [P, I, M k², D], [D C, O]
+  at::Tensor x, hidden, weight;  // [rows, columns, M, B, C] with padding, [Q M k², D], [O, C, D]
   std::vector<int64_t> offsets;
   cpu::ContractParams params;
-  int64_t block = 1;  // pixels
+  bool filters_first;
+  at::Tensor block;   // of z or dz [sites B, D C], or of filters [sites M k², C O] or [sites M k², O C]
+  int64_t sites;      // in a block
+  int64_t site_rows;  // of the block matrix
 
   Operands(const at::Tensor& x_, const at::Tensor& hidden_, const at::Tensor& weight_, const Contraction& shape)
       : s(shape), options(x_.options().dtype(x_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)) {
-    x = buffer({s.rows + 2 * s.padding, s.columns + 2 * s.padding, s.in_elements, s.batch, s.fields}, options);
+    x = with_slack({s.rows + 2 * s.padding, s.columns + 2 * s.padding, s.in_elements, s.batch, s.fields}, options);
+    if (s.padding) x.zero_();
     inside(x).copy_(pixels_first(x_).permute({0, 3, 1, 2}).unflatten(0, {s.rows, s.columns}));
-    hidden = hidden_.to(options).contiguous();
-    weight = weight_.to(options).permute({2, 1, 0}).reshape({s.numbers(), s.out_fields});
-    const int64_t pixel = x.stride(1), row = x.stride(0);
+    hidden = hidden_.to(options).contiguous().view({-1, s.hidden});
+    weight = weight_.to(options).contiguous();
     for (int64_t m = 0; m < s.in_elements; ++m)
       for (int64_t t = 0; t < s.size * s.size; ++t)
-        offsets.push_back(t / s.size * row + t % s.size * pixel + m * x.stride(2));
+        offsets.push_back(t / s.size * x.stride(0) + t % s.size * x.stride(1) + m * x.stride(2));
     params.type = scalar_type(x, "x");
-    params.batch = s.batch, params.channels = s.fields, params.hidden = s.hidden, params.terms = s.terms();
-    params.columns = s.out_columns;
-    params.row_step = s.stride * row, params.column_step = s.stride * pixel;
+    params.batch = s.batch, params.in_fields = s.fields, params.out_fields = s.out_fields;
+    params.hidden = s.hidden, params.terms = s.terms();
+    params.out_elements = s.out_elements, params.columns = s.out_columns;
+    params.row_step = s.stride * x.stride(0), params.column_step = s.stride * x.stride(1);
     params.term_offsets = offsets.data();
-    params.pixel_stride = s.out_elements * s.terms() * s.hidden;
-    block = std::max<int64_t>(1, kBlockBytes * at::get_num_threads() / (s.batch * s.numbers() * x.element_size()));
+
+    // Multiplications of a site and input field in the two orders.
+    filters_first = s.terms() * s.out_fields * (s.hidden + s.batch) < s.batch * s.hidden * (s.terms() + s.out_fields);
+    site_rows = filters_first ? s.terms() : s.batch;
+    const int64_t columns = filters_first ? s.fields * s.out_fields : s.hidden * s.fields;
+    sites = std::max<int64_t>(1, kBlockBytes * at::get_num_threads() / (site_rows * columns * x.element_size()));
+    sites = std::min(sites, s.sites());
+    block = with_slack({sites * site_rows, columns}, options);
   }
 
   at::Tensor inside(const at::Tensor& padded) const {
     return padded.narrow(0, s.padding, s.rows).narrow(1, s.padding, s.columns);
   }
 
-  // φ of output element i, from pixel 0 on; and dφ likewise.
-  char* phi(const at::Tensor& features, int64_t i) const {
-    return static_cast<char*>(features.data_ptr()) + i * s.terms() * s.hidden * features.element_size();
-  }
-
-  // Rows (pixel, image) of a map [I, P, B, O].
-  at::Tensor rows_of(const at::Tensor& map, int64_t i, int64_t first, int64_t pixels) const {
-    return map.select(0, i).narrow(0, first, pixels).view({pixels * s.batch, s.out_fields});
-  }
-
+  // visit(the block's sites, its rows of the block matrix, a function that takes its rows of a matrix with as many for each site)
   template <typename Visit>
   void for_each_block(Visit visit) const {
-    for (int64_t first = 0; first < s.pixels(); first += block)
-      for (int64_t i = 0; i < s.out_elements; ++i) visit(i, first, std::min(block, s.pixels() - first));
-  }
-
-  void contract(const at::Tensor& z, int64_t i, int64_t first, int64_t pixels) const {
-    at::parallel_for(first, first + pixels, 1, [&](int64_t begin, int64_t end) {
-      cpu::contract(params, x.const_data_ptr(), phi(hidden, i), z.mutable_data_ptr(), first, begin, end);
-    });
+    for (int64_t first = 0; first < s.sites(); first += sites) {
+      const int64_t count = std::min(sites, s.sites() - first);
+      visit(cpu::Sites{first, first, first + count}, block.narrow(0, 0, count * site_rows), [=](const at::Tensor& matrix, int64_t rows) {
+        return matrix.narrow(0, first * rows, count * rows);
+      });
+    }
   }
 };
 
-}  // namespace
-
-at::Tensor contract_fprop_cpu(const at::Tensor& x, const at::Tensor& hidden, const at::Tensor& weight, int64_t stride,
-                              int64_t padding) {
-  const Contraction s = checked(x, hidden, weight, stride, padding);
-  if (s.batch == 0) return at::zeros({0, s.out_fields, s.out_elements, s.out_rows, s.out_columns}, x.options());
-  const Operands operands(x, hidden, weight, s);
-  at::Tensor y = at::empty({s.out_elements, s.pixels(), s.batch, s.out_fields}, operands.options);
-  const at::Tensor z = at::empty({operands.block * s.batch, s.numbers()}, operands.options);
-  operands.for_each_block([&](int64_t i, int64_t first, int64_t pixels) {
-    operands.contract(z, i, first, pixels);
-    at::Tensor rows = operands.rows_of(y, i, first, pixels);
-    at::mm_out(rows, z.narrow(0, 0, pixels * s.batch), operands.weight);
-  });
-  return pixels_last(y.permute({1, 2, 3, 0}).to(x.scalar_type()), s.out_rows, s.out_columns);
+template <typename Compute>
+void over_sites(cpu::Sites sites, Compute compute) {
+  at::parallel_for(sites.begin, sites.end, 1, [&](int64_t begin, int64_t end) { compute(cpu::Sites{sites.first, begin, end}); });
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::Tensor& dy, const at::Tensor& x,
+template <typename Compute>
+void over_images(int64_t batch, Compute compute) {
+  at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) { compute(cpu::Images{begin, end}); });
+}
+
+}  // namespace
+
+at::Tensor contract_fprop_cpu(const at::Tensor& x_, const at::Tensor& hidden, const at::Tensor& weight, int64_t stride,
+                              int64_t padding) {
+  const Contraction s = checked(x_, hidden, weight, stride, padding);
+  if (s.batch == 0) return at::zeros({0, s.out_fields, s.out_elements, s.out_rows, s.out_columns}, x_.options());
+  Operands o(x_, hidden, weight, s);
+  const void* x = o.x.const_data_ptr();
+  at::Tensor y = at::empty({s.sites() * s.batch, s.out_fields}, o.options);
+  if (o.filters_first) {
+    const at::Tensor matrix = o.weight.permute({2, 1, 0}).reshape({s.hidden, s.fields * s.out_fields});
+    o.for_each_block([&](cpu::Sites block, at::Tensor filters, auto rows_of) {
+      at::mm_out(filters, rows_of(o.hidden, s.terms()), matrix);
+      over_sites(block, [&](cpu::Sites sites) { cpu::apply_filters(o.params, x, filters.const_data_ptr(), y.mutable_data_ptr(), sites); });
+    });
+  } else {
+    const at::Tensor matrix = o.weight.permute({2, 1, 0}).reshape({s.hidden * s.fields, s.out_fields});
+    o.for_each_block([&](cpu::Sites block, at::Tensor z, auto rows_of) {
+      over_sites(block, [&](cpu::Sites sites) { cpu::contract(o.params, x, o.hidden.const_data_ptr(), z.mutable_data_ptr(), sites); });
+      at::Tensor rows = rows_of(y, s.batch);
+      at::mm_out(rows, z, matrix);
+    });
+  }
+  o.x.reset();  // here and below: what is not needed any more makes room for the copies that follow
+  y = y.to(x_.scalar_type()).view({s.out_rows * s.out_columns, s.out_elements, s.batch, s.out_fields});
+  return pixels_last(y.permute({0, 2, 3, 1}), s.out_rows, s.out_columns);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::Tensor& dy_, const at::Tensor& x_,
                                                                      const at::Tensor& hidden, const at::Tensor& weight,
                                                                      int64_t stride, int64_t padding,
                                                                      std::array<bool, 3> output_mask) {
-  const Contraction s = checked(x, hidden, weight, stride, padding);
-  check_like(dy, "dy", x, "x");
-  check_shape(dy, "dy", {s.batch, s.out_fields, s.out_elements, s.out_rows, s.out_columns});
+  const Contraction s = checked(x_, hidden, weight, stride, padding);
+  check_like(dy_, "dy", x_, "x");
+  check_shape(dy_, "dy", {s.batch, s.out_fields, s.out_elements, s.out_rows, s.out_columns});
   const auto [need_x, need_hidden, need_weight] = output_mask;
   if (s.batch == 0) {
-    const auto zeros = [&](bool needed, const at::Tensor& like) { return at::zeros(needed ? like.sizes() : at::IntArrayRef{0}, x.options()); };
-    return {zeros(need_x, x), zeros(need_hidden, hidden), zeros(need_weight, weight)};
+    const auto zeros = [&](bool needed, const at::Tensor& like) { return at::zeros(needed ? like.sizes() : at::IntArrayRef{0}, x_.options()); };
+    return {zeros(need_x, x_), zeros(need_hidden, hidden), zeros(need_weight, weight)};
   }
-  const Operands operands(x, hidden, weight, s);
-  const cpu::ContractParams& params = operands.params;
-  const at::Tensor rows = pixels_first(dy).to(operands.options).permute({3, 0, 1, 2}).contiguous();
-  const at::Tensor transposed = operands.weight.t().contiguous();
-  const at::Tensor z = buffer({operands.block * s.batch, s.numbers()}, operands.options);  // or dz
-
-  at::Tensor dx = need_x ? at::zeros_like(operands.x) : at::Tensor();
-  at::Tensor dhidden = need_hidden ? at::empty_like(operands.hidden) : at::Tensor();
-  at::Tensor dweight = need_weight ? at::zeros({s.out_fields, s.numbers()}, operands.options) : at::Tensor();
-  operands.for_each_block([&](int64_t i, int64_t first, int64_t pixels) {
-    const at::Tensor dy_block = operands.rows_of(rows, i, first, pixels);
-    at::Tensor z_block = z.narrow(0, 0, pixels * s.batch);
-    if (need_weight) {
-      operands.contract(z, i, first, pixels);
-      at::addmm_out(dweight, dweight, dy_block.t(), z_block);
+  Operands o(x_, hidden, weight, s);
+  at::Tensor dy_rows = pixels_first(dy_).to(o.options).permute({0, 3, 1, 2}).reshape({s.sites() * s.batch, s.out_fields});
+  const void *x = o.x.const_data_ptr(), *dy = dy_rows.const_data_ptr(), *phi = o.hidden.const_data_ptr();
+  at::Tensor dx, dhidden = need_hidden ? at::empty_like(o.hidden) : at::Tensor();
+  at::Tensor dweight = need_weight ? at::zeros_like(o.weight) : at::Tensor();
+  if (o.filters_first) {
+    const at::Tensor to_hidden = o.weight.view({s.out_fields * s.fields, s.hidden}), matrix = to_hidden.t().contiguous();
+    at::Tensor weight_rows = need_weight ? dweight.view(to_hidden.sizes()) : at::Tensor();
+    if (need_hidden || need_weight)
+      o.for_each_block([&](cpu::Sites block, at::Tensor dfilters, auto rows_of) {
+        over_sites(block, [&](cpu::Sites sites) { cpu::apply_kgrad(o.params, x, dy, dfilters.mutable_data_ptr(), sites); });
+        if (need_hidden) {
+          at::Tensor rows = rows_of(dhidden, s.terms());
+          at::mm_out(rows, dfilters, to_hidden);
+        }
+        if (need_weight) at::addmm_out(weight_rows, weight_rows, dfilters.t(), rows_of(o.hidden, s.terms()));
+      });
+    if (need_x) {
+      const auto sizes = o.x.sizes().vec();
+      o.x.reset();
+      dx = at::zeros(sizes, o.options);
+      o.for_each_block([&](cpu::Sites block, at::Tensor filters, auto rows_of) {
+        at::mm_out(filters, rows_of(o.hidden, s.terms()), matrix);
+        over_images(s.batch, [&](cpu::Images images) {
+          cpu::apply_dgrad(o.params, filters.const_data_ptr(), dy, dx.mutable_data_ptr(), block, images);
+        });
+      });
     }
-    if (need_x || need_hidden) at::mm_out(z_block, dy_block, transposed);
-    if (need_hidden)
-      at::parallel_for(first, first + pixels, 1, [&](int64_t begin, int64_t end) {
-        cpu::contract_hgrad(params, operands.x.const_data_ptr(), z.const_data_ptr(), operands.phi(dhidden, i), first, begin, end);
-      });
-    if (need_x)
-      at::parallel_for(0, s.batch, 1, [&](int64_t image, int64_t image_end) {
-        cpu::contract_dgrad(params, operands.phi(operands.hidden, i), z.const_data_ptr(), dx.mutable_data_ptr(), first,
-                            first + pixels, image, image_end);
-      });
-  });
+  } else {
+    const at::Tensor matrix = o.weight.transpose(1, 2).reshape({s.out_fields, s.hidden * s.fields});
+    at::Tensor weight_rows = need_weight ? at::zeros_like(matrix) : at::Tensor();
+    if (need_x) dx = at::zeros_like(o.x);
+    o.for_each_block([&](cpu::Sites block, at::Tensor z, auto rows_of) {
+      const at::Tensor dy_of_block = rows_of(dy_rows, s.batch);
+      if (need_weight) {
+        over_sites(block, [&](cpu::Sites sites) { cpu::contract(o.params, x, phi, z.mutable_data_ptr(), sites); });
+        at::addmm_out(weight_rows, weight_rows, dy_of_block.t(), z);
+      }
+      if (!need_x && !need_hidden) return;
+      at::mm_out(z, dy_of_block, matrix);  // dz
+      if (need_hidden)
+        over_sites(block, [&](cpu::Sites sites) { cpu::contract_hgrad(o.params, x, z.const_data_ptr(), dhidden.mutable_data_ptr(), sites); });
+      if (need_x)
+        over_images(s.batch, [&](cpu::Images images) {
+          cpu::contract_dgrad(o.params, phi, z.const_data_ptr(), dx.mutable_data_ptr(), block, images);
+        });
+    });
+    if (need_weight) dweight = weight_rows.view({s.out_fields, s.hidden, s.fields}).transpose(1, 2);
+  }
 
-  const auto none = [&] { return at::empty({0}, x.options()); };
-  const auto done = [&](const at::Tensor& grad) { return grad.to(x.scalar_type()).contiguous(); };
-  return {need_x ? pixels_last(operands.inside(dx).to(x.scalar_type()).permute({0, 1, 3, 4, 2}).flatten(0, 1), s.rows, s.columns) : none(), need_hidden ? done(dhidden) : none(),
-          need_weight ? done(dweight.view({s.out_fields, s.hidden, s.fields}).transpose(1, 2)) : none()};
+  const auto none = [&] { return at::empty({0}, x_.options()); };
+  const auto done = [&](const at::Tensor& grad) { return grad.to(x_.scalar_type()).contiguous(); };
+  o.x.reset(), dy_rows.reset();
+  if (need_x) dx = o.inside(dx).to(x_.scalar_type()).permute({0, 1, 3, 4, 2}).flatten(0, 1);
+  return {need_x ? pixels_last(dx, s.rows, s.columns) : none(), need_hidden ? done(dhidden.view(hidden.sizes())) : none(),
+          need_weight ? done(dweight) : none()};
 }
 
 }  // namespace gconv

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import contraction_blocks, ops
+from . import contraction_blocks, ops  # noqa: F401: the first defines the ops where they were not compiled
 
 ALGORITHMS = ("auto", "contract", "reference")
 
@@ -116,6 +116,3 @@ def contract(x: Tensor, hidden: Tensor, weight: Tensor, *, stride: int = 1, padd
     if algorithm == "reference":
         return reference(x, hidden, weight, stride, padding)
     return Contract.apply(x, hidden, weight, stride, padding)
-
-
-contraction_blocks.define()

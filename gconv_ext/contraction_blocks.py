@@ -79,7 +79,7 @@ def _backward(
                 dweight += torch.mm(z.t(), dy_rows)
             if not (need_x or need_hidden):
                 continue
-            dz = torch.mm(dy_rows, blocks.weight.t()).view(features.shape[0], batch * channels, -1)
+            dz = torch.mm(dy_rows, blocks.weight.t()).view(features.shape[0], batch * channels, weight.shape[2])
             if need_hidden:
                 dhidden[(*block, i)] = torch.bmm(tap_rows, dz).view(dhidden[(*block, i)].shape)
             if need_x:
@@ -87,7 +87,7 @@ def _backward(
     if need_x:
         dx = dx[padding : padding + x.shape[3], padding : padding + x.shape[4]].permute(3, 4, 2, 0, 1).contiguous()
     if need_weight:
-        dweight = dweight.view(channels, -1, weight.shape[0]).permute(2, 0, 1).to(x.dtype).contiguous()
+        dweight = dweight.view(channels, weight.shape[2], weight.shape[0]).permute(2, 0, 1).to(x.dtype).contiguous()
     return dx, dhidden, dweight
 
 
@@ -100,22 +100,22 @@ def _add_to_windows(blocks: _Blocks, dx: Tensor, block: tuple[slice, slice], ter
             taps[:, :, :, row, column] += terms[:, :, :, row, column]
 
 
-def define() -> None:
+SCHEMAS = {  # as csrc/ops.cpp has them
+    "contract_fprop": "(Tensor x, Tensor hidden, Tensor weight, int stride, int padding) -> Tensor",
+    "contract_backward": "(Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
+    "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)",
+}
+
+
+def _define() -> torch.library.Library:
     """Registers both, behind the kernels of devices that have one."""
     library = torch.library.Library("gconv_ext", "FRAGMENT")
-    for name, (schema, function) in {
-        "contract_fprop": ("Tensor x, Tensor hidden, Tensor weight, int stride, int padding) -> Tensor", _fprop),
-        "contract_backward": (
-            "Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
-            "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)",
-            _backward,
-        ),
-    }.items():
+    for (name, schema), function in zip(SCHEMAS.items(), (_fprop, _backward)):
         if not hasattr(torch.ops.gconv_ext, name):
-            library.define(f"{name}({schema}")
+            library.define(name + schema)
             ops.register_rules(name)
         library.impl(name, function, "CompositeExplicitAutograd")
-    _libraries.append(library)  # the ops live as long as this does
+    return library
 
 
-_libraries: list[torch.library.Library] = []
+_library = _define()  # the ops live as long as this does

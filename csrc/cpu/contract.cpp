@@ -23,31 +23,48 @@ constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 }  // namespace avx512
 GCONV_TARGET_END
 
-void contract(const ContractParams& params, const void* x, const void* phi, void* z, int64_t first, int64_t begin, int64_t end,
-              InstructionSet level) {
-  switch (level) {
-    case InstructionSet::Avx512: return avx512::contract(params, x, phi, z, first, begin, end);
-    case InstructionSet::Avx2: return avx2::contract(params, x, phi, z, first, begin, end);
-    case InstructionSet::Baseline: return baseline::contract(params, x, phi, z, first, begin, end);
-  }
+namespace {
+
+// visit(the kernels of the type and the instruction set, casts of inputs and of outputs to that type)
+template <typename Visit>
+void run(const ContractParams& params, InstructionSet level, Visit visit) {
+  const auto typed = [&](auto number) {
+    using T = decltype(number);
+    const auto in = [](const void* numbers) { return static_cast<const T*>(numbers); };
+    const auto out = [](void* numbers) { return static_cast<T*>(numbers); };
+    switch (level) {
+      case InstructionSet::Avx512: return visit(avx512::Contract<T>{}, in, out);
+      case InstructionSet::Avx2: return visit(avx2::Contract<T>{}, in, out);
+      case InstructionSet::Baseline: return visit(baseline::Contract<T>{}, in, out);
+    }
+  };
+  params.type == ScalarType::Float64 ? typed(double{}) : typed(float{});
 }
 
-void contract_hgrad(const ContractParams& params, const void* x, const void* dz, void* dphi, int64_t first, int64_t begin,
-                    int64_t end, InstructionSet level) {
-  switch (level) {
-    case InstructionSet::Avx512: return avx512::contract_hgrad(params, x, dz, dphi, first, begin, end);
-    case InstructionSet::Avx2: return avx2::contract_hgrad(params, x, dz, dphi, first, begin, end);
-    case InstructionSet::Baseline: return baseline::contract_hgrad(params, x, dz, dphi, first, begin, end);
-  }
+}  // namespace
+
+void contract(const ContractParams& params, const void* x, const void* phi, void* z, Sites sites, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract(params, in(x), in(phi), out(z), sites); });
 }
 
-void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, int64_t first, int64_t end,
-                    int64_t image, int64_t image_end, InstructionSet level) {
-  switch (level) {
-    case InstructionSet::Avx512: return avx512::contract_dgrad(params, phi, dz, dx, first, end, image, image_end);
-    case InstructionSet::Avx2: return avx2::contract_dgrad(params, phi, dz, dx, first, end, image, image_end);
-    case InstructionSet::Baseline: return baseline::contract_dgrad(params, phi, dz, dx, first, end, image, image_end);
-  }
+void contract_hgrad(const ContractParams& params, const void* x, const void* dz, void* dphi, Sites sites, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract_hgrad(params, in(x), in(dz), out(dphi), sites); });
+}
+
+void apply_filters(const ContractParams& params, const void* x, const void* filters, void* y, Sites sites, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_filters(params, in(x), in(filters), out(y), sites); });
+}
+
+void apply_kgrad(const ContractParams& params, const void* x, const void* dy, void* dfilters, Sites sites, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_kgrad(params, in(x), in(dy), out(dfilters), sites); });
+}
+
+void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites, Images images, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract_dgrad(params, in(phi), in(dz), out(dx), sites, images); });
+}
+
+void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites, Images images, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_dgrad(params, in(filters), in(dy), out(dx), sites, images); });
 }
 
 }  // namespace gconv::cpu

@@ -97,27 +97,6 @@ void combine(const Combination<T>& a) {
   }
 }
 
-template <typename T>
-void contract_range(const ContractParams& p, const T* x, const T* phi, T* z, int64_t first, int64_t begin, int64_t end) {
-  const int64_t image = p.hidden * p.channels;
-  for (int64_t pixel = begin; pixel < end; ++pixel)
-    for (int64_t b = 0; b < p.batch; ++b)
-      combine<T, false>({p.hidden, p.terms, p.channels, phi + pixel * p.pixel_stride, 1, p.hidden,
-                         x + p.at(pixel) + b * p.channels, p.term_offsets, 0,
-                         z + ((pixel - first) * p.batch + b) * image, nullptr, p.channels});
-}
-
-template <typename T>
-void contract_dgrad_range(const ContractParams& p, const T* phi, const T* dz, T* dx, int64_t first, int64_t end, int64_t b0,
-                          int64_t b1) {
-  const int64_t image = p.hidden * p.channels;
-  for (int64_t pixel = first; pixel < end; ++pixel)
-    for (int64_t b = b0; b < b1; ++b)
-      combine<T, true>({p.terms, p.hidden, p.channels, phi + pixel * p.pixel_stride, p.hidden, 1,
-                        dz + ((pixel - first) * p.batch + b) * image, nullptr, p.channels,
-                        dx + p.at(pixel) + b * p.channels, p.term_offsets, 0});
-}
-
 // A tile of dφ of one pixel: Terms terms from k on, Hiddens hidden features from h on.
 template <typename T, int Terms, int Hiddens>
 void hgrad_tile(const ContractParams& p, const T* x, const T* dz, T* dphi, int64_t k, int64_t h) {
@@ -126,12 +105,12 @@ void hgrad_tile(const ContractParams& p, const T* x, const T* dz, T* dphi, int64
   V sum[Terms][Hiddens] = {};
   const T* rows[Terms];
   for (int i = 0; i < Terms; ++i) rows[i] = x + p.term_offsets[k + i];
-  const T* gradient = dz + h * p.channels;
-  const int64_t image = p.hidden * p.channels;
+  const T* gradient = dz + h * p.in_fields;
+  const int64_t image = p.hidden * p.in_fields;
   for (int64_t b = 0; b < p.batch; ++b) {
-    const int64_t at = b * p.channels;
-    for (int64_t c = 0; c < p.channels; c += lanes) {
-      const int64_t left = p.channels - c;
+    const int64_t at = b * p.in_fields;
+    for (int64_t c = 0; c < p.in_fields; c += lanes) {
+      const int64_t left = p.in_fields - c;
       V value[Terms];
 #pragma GCC unroll 16
       for (int i = 0; i < Terms; ++i) {
@@ -140,7 +119,7 @@ void hgrad_tile(const ContractParams& p, const T* x, const T* dz, T* dphi, int64
       }
 #pragma GCC unroll 16
       for (int j = 0; j < Hiddens; ++j) {
-        const T* from = gradient + b * image + j * p.channels + c;
+        const T* from = gradient + b * image + j * p.in_fields + c;
         const V other = left >= lanes ? *reinterpret_cast<const V*>(from) : load_part(from, left);
 #pragma GCC unroll 16
         for (int i = 0; i < Terms; ++i) sum[i][j] += value[i] * other;
@@ -170,40 +149,60 @@ void hgrad_terms(const ContractParams& p, const T* x, const T* dz, T* dphi, int6
   }
 }
 
+// The entry points, in one class for each type of numbers.
 template <typename T>
-void contract_hgrad_range(const ContractParams& p, const T* x, const T* dz, T* dphi, int64_t first, int64_t begin, int64_t end) {
-  const int64_t image = p.batch * p.hidden * p.channels;
-  for (int64_t pixel = begin; pixel < end; ++pixel)
-    for (int64_t k = 0, tiles = (p.terms + kTileTerms - 1) / kTileTerms; tiles > 0; --tiles) {
-      const int64_t count = (p.terms - k + tiles - 1) / tiles;
-      hgrad_terms<T>(p, x + p.at(pixel), dz + (pixel - first) * image, dphi + pixel * p.pixel_stride, k, count);
-      k += count;
-    }
-}
+struct Contract {
+  static void contract(const ContractParams& p, const T* x, const T* phi, T* z, Sites sites) {
+    for (int64_t q = sites.begin; q < sites.end; ++q)
+      for (int64_t b = 0; b < p.batch; ++b)
+        combine<T, false>({p.hidden, p.terms, p.in_fields, phi + q * p.terms * p.hidden, 1, p.hidden, x + p.at(q) + b * p.in_fields,
+                           p.term_offsets, 0, z + ((q - sites.first) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields});
+  }
 
-inline void contract(const ContractParams& p, const void* x, const void* phi, void* z, int64_t first, int64_t begin, int64_t end) {
-  const auto run = [&](auto number) {
-    using T = decltype(number);
-    contract_range<T>(p, static_cast<const T*>(x), static_cast<const T*>(phi), static_cast<T*>(z), first, begin, end);
-  };
-  p.type == ScalarType::Float64 ? run(double{}) : run(float{});
-}
+  static void contract_dgrad(const ContractParams& p, const T* phi, const T* dz, T* dx, Sites sites, Images images) {
+    for (int64_t q = sites.begin; q < sites.end; ++q)
+      for (int64_t b = images.begin; b < images.end; ++b)
+        combine<T, true>({p.terms, p.hidden, p.in_fields, phi + q * p.terms * p.hidden, p.hidden, 1,
+                          dz + ((q - sites.first) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields,
+                          dx + p.at(q) + b * p.in_fields, p.term_offsets, 0});
+  }
 
-inline void contract_hgrad(const ContractParams& p, const void* x, const void* dz, void* dphi, int64_t first, int64_t begin,
-                           int64_t end) {
-  const auto run = [&](auto number) {
-    using T = decltype(number);
-    contract_hgrad_range<T>(p, static_cast<const T*>(x), static_cast<const T*>(dz), static_cast<T*>(dphi), first, begin, end);
-  };
-  p.type == ScalarType::Float64 ? run(double{}) : run(float{});
-}
+  static void contract_hgrad(const ContractParams& p, const T* x, const T* dz, T* dphi, Sites sites) {
+    const int64_t site = p.batch * p.hidden * p.in_fields;
+    for (int64_t q = sites.begin; q < sites.end; ++q)
+      for (int64_t k = 0, tiles = (p.terms + kTileTerms - 1) / kTileTerms; tiles > 0; --tiles) {
+        const int64_t count = (p.terms - k + tiles - 1) / tiles;
+        hgrad_terms<T>(p, x + p.at(q), dz + (q - sites.first) * site, dphi + q * p.terms * p.hidden, k, count);
+        k += count;
+      }
+  }
 
-inline void contract_dgrad(const ContractParams& p, const void* phi, const void* dz, void* dx, int64_t first, int64_t end,
-                           int64_t image, int64_t image_end) {
-  const auto run = [&](auto number) {
-    using T = decltype(number);
-    contract_dgrad_range<T>(p, static_cast<const T*>(phi), static_cast<const T*>(dz), static_cast<T*>(dx), first, end, image,
-                            image_end);
-  };
-  p.type == ScalarType::Float64 ? run(double{}) : run(float{});
-}
+  static void apply_filters(const ContractParams& p, const T* x, const T* filters, T* y, Sites sites) {
+    const int64_t filter = p.in_fields * p.out_fields;
+    for (int64_t q = sites.begin; q < sites.end; ++q)
+      for (int64_t k = 0; k < p.terms; ++k) {
+        const Combination<T> term{p.batch, p.in_fields, p.out_fields, x + p.at(q) + p.term_offsets[k], p.in_fields, 1,
+                                  filters + ((q - sites.first) * p.terms + k) * filter, nullptr, p.out_fields,
+                                  y + q * p.batch * p.out_fields, nullptr, p.out_fields};
+        k ? combine<T, true>(term) : combine<T, false>(term);
+      }
+  }
+
+  static void apply_dgrad(const ContractParams& p, const T* filters, const T* dy, T* dx, Sites sites, Images images) {
+    const int64_t filter = p.in_fields * p.out_fields;
+    for (int64_t q = sites.begin; q < sites.end; ++q)
+      for (int64_t k = 0; k < p.terms; ++k)
+        combine<T, true>({images.end - images.begin, p.out_fields, p.in_fields, dy + (q * p.batch + images.begin) * p.out_fields,
+                          p.out_fields, 1, filters + ((q - sites.first) * p.terms + k) * filter, nullptr, p.in_fields,
+                          dx + p.at(q) + p.term_offsets[k] + images.begin * p.in_fields, nullptr, p.in_fields});
+  }
+
+  static void apply_kgrad(const ContractParams& p, const T* x, const T* dy, T* dfilters, Sites sites) {
+    const int64_t filter = p.in_fields * p.out_fields;
+    for (int64_t q = sites.begin; q < sites.end; ++q)
+      for (int64_t k = 0; k < p.terms; ++k)
+        combine<T, false>({p.out_fields, p.batch, p.in_fields, dy + q * p.batch * p.out_fields, 1, p.out_fields,
+                           x + p.at(q) + p.term_offsets[k], nullptr, p.in_fields,
+                           dfilters + ((q - sites.first) * p.terms + k) * filter, nullptr, p.in_fields});
+  }
+};

@@ -45,9 +45,10 @@ class NonstationaryKernel(nn.Module):
 
         k_oc(v⁻¹u, v) = NN([γ_ω(a), γ_ω'(b)]) = Σ_h weight[o, c, h] · σ(A γ_ω(a) + A' γ_ω'(b) + β)_h
 
-    with a and b the Lie algebra coordinates of v⁻¹u and of v, σ(x) = x · sigmoid(x) (SiLU), and the last layer without a bias.
-    The paper leaves depth, width, σ and initial values of NN open.  A and A' start as N(0, 1), since γ has length 1; the last
-    layer so that the kernel has the variance 1/(3 · fan_in) that torch.nn.Conv2d starts with.
+    with a and b the Lie algebra coordinates of v⁻¹u and of v, σ = tanh, and the last layer without a bias.  The paper leaves
+    depth, width, σ and initial values of NN open; tanh is smooth, and its derivative needs no memory besides its result.  A and
+    A' start as N(0, 1), since γ has length 1, and the last layer so that the kernel has the variance 1/(3 · fan_in) that
+    torch.nn.Conv2d starts with.
 
     Args:
         in_channels, out_channels: of the kernel.
@@ -78,7 +79,7 @@ class NonstationaryKernel(nn.Module):
         self.reset_parameters()
 
     # E[σ(x)²] where x is the sum of the two parts, N(0, 2).
-    _HIDDEN_SQUARE = 0.799
+    _HIDDEN_SQUARE = 0.520
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.stationary_weight)
@@ -96,7 +97,7 @@ class NonstationaryKernel(nn.Module):
 
     def hidden(self, stationary_part: Tensor, absolute_part: Tensor) -> Tensor:
         """σ of the sum of the two parts, [..., hidden]."""
-        return F.silu(stationary_part + absolute_part)
+        return (stationary_part + absolute_part).tanh_()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.einsum("...h,och->...oc", self.hidden(self.stationary_part(a), self.absolute_part(b)), self.weight)
