@@ -54,15 +54,18 @@ def rendered_bmm(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding
     return y.unflatten(0, hidden.shape[:2]).permute(3, 4, 2, 0, 1)
 
 
+def _compiled(*arguments) -> Tensor:
+    return contraction.Contract.apply(*arguments, "contract")
+
+
 def _blocks(x: Tensor, *arguments) -> Tensor:
     """The contraction in plain PyTorch, block by block."""
-    replaced = dict(contract_fprop=contraction_blocks._fprop, contract_backward=contraction_blocks._backward)
-    with mock.patch.multiple(ops, **replaced):
-        return contraction.Contract.apply(x, *arguments)
+    with mock.patch.object(ops, "contract_fprop", lambda kernels, *arguments: contraction_blocks._fprop(*arguments)):
+        return _compiled(x, *arguments)
 
 
 CONTENDERS: dict[str, Callable[..., Tensor]] = {
-    "contract": contraction.Contract.apply,
+    "contract": _compiled,
     "contract, PyTorch": _blocks,
     "filters, einsum": contraction.reference,
     "filters, bmm": rendered_bmm,
@@ -90,7 +93,7 @@ class _Call:
         inputs = [self.x, *self.layer.parameters()]
         if self.contender != "contract, PyTorch":
             return torch.autograd.grad(self.result(), inputs, self.dy)
-        with mock.patch.object(ops, "contract_backward", contraction_blocks._backward):
+        with mock.patch.object(ops, "contract_backward", lambda kernels, *arguments: contraction_blocks._backward(*arguments)):
             return torch.autograd.grad(self.result(), inputs, self.dy)
 
     def __call__(self) -> object:

@@ -21,9 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import contraction_blocks, ops  # noqa: F401: the first defines the ops where they were not compiled
-
-ALGORITHMS = ("auto", "contract", "reference")
+from . import algorithms, contraction_blocks, ops  # noqa: F401: contraction_blocks defines ops
 
 
 def windows(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
@@ -39,13 +37,13 @@ def reference(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: i
 
 
 class Contract(torch.autograd.Function):
-    """x, hidden, weight, stride, padding -> y."""
+    """x, hidden, weight, stride, padding, family of ops -> y."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, hidden, weight, stride, padding):
-        return ops.contract_fprop(x, hidden, weight, stride, padding)
+    def forward(x, hidden, weight, stride, padding, kernels):
+        return ops.contract_fprop(kernels, x, hidden, weight, stride, padding)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -56,7 +54,7 @@ class Contract(torch.autograd.Function):
     def backward(ctx, dy):
         mask = ctx.needs_input_grad[:3]
         grads = ContractBackward.apply(dy, *ctx.saved_tensors, *ctx.options, *mask)
-        return *(grad if needed else None for grad, needed in zip(grads, mask)), None, None
+        return *(grad if needed else None for grad, needed in zip(grads, mask)), None, None, None
 
 
 class ContractBackward(torch.autograd.Function):
@@ -65,13 +63,13 @@ class ContractBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, x, hidden, weight, stride, padding, need_x, need_hidden, need_weight):
-        return ops.contract_backward(dy, x, hidden, weight, stride, padding, [need_x, need_hidden, need_weight])
+    def forward(dy, x, hidden, weight, stride, padding, kernels, need_x, need_hidden, need_weight):
+        return ops.contract_backward(kernels, dy, x, hidden, weight, stride, padding, [need_x, need_hidden, need_weight])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, x, hidden, weight, stride, padding, *ctx.mask = inputs
-        ctx.options = (stride, padding)
+        dy, x, hidden, weight, *ctx.options = inputs
+        ctx.options, ctx.mask = ctx.options[:3], ctx.options[3:]
         ctx.save_for_backward(dy, x, hidden, weight)
 
     @staticmethod
@@ -94,7 +92,7 @@ class ContractBackward(torch.autograd.Function):
                 for index, part in enumerate(ContractBackward.apply(dy, *replaced, *ctx.options, *needed)):
                     if needed[index]:
                         add(1 + index, part)
-        return *sums, *(None,) * 5
+        return *sums, *(None,) * 6
 
 
 def contract(x: Tensor, hidden: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, algorithm: str = "auto") -> Tensor:
@@ -105,14 +103,20 @@ def contract(x: Tensor, hidden: Tensor, weight: Tensor, *, stride: int = 1, padd
         hidden: [H', W', I, M, k·k, D].
         weight: [O, C, D].
         stride, padding: of rows and columns alike; beyond the map x is 0.
-        algorithm: "reference" renders all filters, [H', W', I, M, k·k, O, C]; "contract" never does; "auto" is "contract".
+        algorithm: "reference" renders all filters, [H', W', I, M, k·k, O, C].  "contract" never does: compiled on the CPU, in
+            blocks by PyTorch on other devices.  "triton_contract" is one kernel for each pass, on a GPU.  "auto" is "contract".
 
     Returns:
         [B, O, I, H', W'].
+
+    Raises:
+        ValueError: unknown algorithm, or one that does not support the device or dtype.
+        RuntimeError: Triton is missing.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, hidden, weight = x.to(dtype), hidden.to(dtype), weight.to(dtype)
-    if algorithm == "reference":
+    kernels = algorithms.contraction_kernels(algorithm, weight)
+    if not kernels:
         return reference(x, hidden, weight, stride, padding)
-    return Contract.apply(x, hidden, weight, stride, padding)
+    return Contract.apply(x, hidden, weight, stride, padding, kernels)

@@ -76,19 +76,6 @@ def expand_filter_backward(
     return torch.ops.gconv_ext.expand_filter_backward(grad_filter, weight, relaxed_weight, group, relax_on, output_mask)
 
 
-def contract_fprop(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The op gconv_ext::contract_fprop: shapes as in contraction.py.  No derivative; see there."""
-    return torch.ops.gconv_ext.contract_fprop(x, hidden, weight, stride, padding)
-
-
-def contract_backward(
-    dy: Tensor, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, output_mask: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The op gconv_ext::contract_backward: the gradients to x, hidden and weight, each of shape [0] where `output_mask` does
-    not ask for it."""
-    return torch.ops.gconv_ext.contract_backward(dy, x, hidden, weight, stride, padding, output_mask)
-
-
 # The passes of a convolution come in families, one for each algorithm and kind of kernel, named by `kernels`:
 #
 #   irrep           compiled                              fused           compiled
@@ -132,6 +119,23 @@ def wgrad(
     dgrad."""
     options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
     return getattr(torch.ops.gconv_ext, f"{kernels}_wgrad")(x, dy, relaxed_weight, activated, *options)
+
+
+# The contraction of contraction.py has two families: contract, compiled or in PyTorch (contraction_blocks.py), and
+# triton_contract.
+
+
+def contract_fprop(kernels: str, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """The op gconv_ext::{kernels}_fprop: shapes as in contraction.contract."""
+    return getattr(torch.ops.gconv_ext, f"{kernels}_fprop")(x, hidden, weight, stride, padding)
+
+
+def contract_backward(
+    kernels: str, dy: Tensor, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, output_mask: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op gconv_ext::{kernels}_backward: the gradients to x, hidden and weight, each of shape [0] where `output_mask` does
+    not ask for it."""
+    return getattr(torch.ops.gconv_ext, f"{kernels}_backward")(dy, x, hidden, weight, stride, padding, output_mask)
 
 
 def lies_in_rows(map: Tensor) -> bool:
@@ -234,7 +238,9 @@ _FAKES = {
     "irrep_transform_weight": _fake_irrep_transform_weight,
     "triton_irrep_transform_weight": _fake_triton_irrep_transform_weight,
     "contract_fprop": _fake_contract_fprop,
+    "triton_contract_fprop": _fake_contract_fprop,
     "contract_backward": _fake_contract_backward,
+    "triton_contract_backward": _fake_contract_backward,
     "fprop": _fake_fprop,
     "dgrad": _fake_dgrad,
     "wgrad": _fake_wgrad,

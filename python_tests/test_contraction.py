@@ -43,9 +43,13 @@ def form(request, monkeypatch):
     if request.param == "compiled":
         assert ops.is_compiled("contract_fprop", torch.device("cpu")) and ops.is_compiled("contract_backward", torch.device("cpu"))
     else:
-        monkeypatch.setattr(ops, "contract_fprop", contraction_blocks._fprop)
-        monkeypatch.setattr(ops, "contract_backward", contraction_blocks._backward)
+        use_blocks(monkeypatch)
     return request.param
+
+
+def use_blocks(monkeypatch):
+    monkeypatch.setattr(ops, "contract_fprop", lambda kernels, *arguments: contraction_blocks._fprop(*arguments))
+    monkeypatch.setattr(ops, "contract_backward", lambda kernels, *arguments: contraction_blocks._backward(*arguments))
 
 
 @pytest.mark.parametrize("case", list(CASES))
@@ -79,8 +83,7 @@ def test_several_compiled_blocks(sizes, monkeypatch):
 
 def test_pytorch_blocks_of_any_size(monkeypatch):
     """Single pixels, parts of rows, several rows, all."""
-    monkeypatch.setattr(ops, "contract_fprop", contraction_blocks._fprop)
-    monkeypatch.setattr(ops, "contract_backward", contraction_blocks._backward)
+    use_blocks(monkeypatch)
     arguments, options = make("elements")
     want = passes(reference, arguments, **options)
     for size in (1, 1000, 4000, 8000, 1 << 20):
@@ -157,7 +160,7 @@ def test_two_runs_give_the_same_bits(case, form):
 def test_opcheck():
     (x, hidden, weight), options = make("elements", torch.float32)
     torch.library.opcheck(torch.ops.gconv_ext.contract_fprop, (x, hidden, weight, *options.values()))
-    dy = ops.contract_fprop(x, hidden, weight, *options.values())
+    dy = ops.contract_fprop("contract", x, hidden, weight, *options.values())
     for mask in ([True] * 3, [True, False, False], [False, True, True]):
         torch.library.opcheck(torch.ops.gconv_ext.contract_backward, (dy, x, hidden, weight, *options.values(), mask))
 

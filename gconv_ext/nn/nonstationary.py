@@ -55,11 +55,9 @@ class _NonstationaryConv2d(nn.Module):
         checks.check_positive("hidden_channels", hidden_channels)
         checks.check_positive("num_features", num_features)
         self.soft_translation = soft in ("translation", "both")
-        if self.soft_translation and algorithm not in contraction.ALGORITHMS:
-            known = ", ".join(contraction.ALGORITHMS)
-            raise ValueError(f"algorithm must be one of {known} for soft={soft!r}, whose filter differs at every pixel, got {algorithm!r}")
-        if not self.soft_translation:
-            algorithms.check_algorithm(algorithm)
+        known = algorithms.CONTRACTION_ALGORITHMS if self.soft_translation else algorithms.ALGORITHMS
+        if algorithm not in known:
+            raise ValueError(f"algorithm must be one of {', '.join(map(repr, known))} for soft={soft!r}, got {algorithm!r}")
         self.algorithm = algorithm
 
         in_elements = 1 if self._lifting else self.elements
@@ -198,8 +196,8 @@ class NonstationaryLiftingConv2d(_NonstationaryConv2d):
         num_features: D of the Fourier features.
         frequency: ω, one number for every coordinate or one for each; learned with learn_frequency.
         soft_frequency: ω' of the coordinates that are soft; learned with learn_soft_frequency.  The others are 0.
-        algorithm: with soft translation "auto", "contract" or "reference" (gconv_ext.contraction); else as in
-            gconv_ext.functional, to which the rendered filter goes.
+        algorithm: with soft translation "auto", "contract", "triton_contract" or "reference" (gconv_ext.contraction.contract);
+            else as in gconv_ext.functional, to which the rendered filter goes.
 
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, N, H', W'].
     Parameters: kernel.*, see NonstationaryKernel; bias [out_channels].

@@ -71,7 +71,7 @@ def test_algorithms_agree(kind, algorithms):
 
 @pytest.mark.parametrize("options, message", [
     (dict(group="E2"), "group must be 'T2' or 'SE2', got 'E2'"), (dict(group="T2"), "soft must be 'translation' or None for group='T2'"),
-    (dict(soft="both", algorithm="irrep"), "algorithm must be one of auto, contract, reference"), (dict(elements=0), "elements must be at least 1"),
+    (dict(soft="both", algorithm="irrep"), "algorithm must be one of 'auto', 'reference', 'contract', 'triton_contract' for soft='both'"), (dict(elements=0), "elements must be at least 1"),
 ])  # fmt: skip
 def test_refusals(options, message):
     with pytest.raises(ValueError) as raised:

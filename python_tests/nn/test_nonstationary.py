@@ -274,7 +274,7 @@ BAD = {
     "kernel": (ValueError, dict(kernel_size=0), "kernel_size must be at least 1, got 0"),
     "padding": (ValueError, dict(padding=-1), "padding must be at least 0, got -1"),
     "padding pair": (TypeError, dict(padding=(1, 1)), "padding must be an int, got tuple"),
-    "algorithm": (ValueError, dict(soft="both", algorithm="irrep"), "algorithm must be one of auto, contract, reference"),
+    "algorithm": (ValueError, dict(soft="both", algorithm="irrep"), "algorithm must be one of 'auto', 'reference', 'contract', 'triton_contract' for soft='both'"),
     "strict algorithm": (ValueError, dict(soft=None, algorithm="contract"), "got 'contract'"),
 }
 
