@@ -7,6 +7,7 @@
 #include "contract.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -86,9 +87,10 @@ struct Operands {
   std::vector<int64_t> offsets;
   cpu::ContractParams params;
   bool filters_first;
-  at::Tensor block;   // of z or dz [sites B, D C], or of filters [sites M k², C O] or [sites M k², O C]
-  int64_t sites;      // in a block
-  int64_t site_rows;  // of the block matrix
+  // A block is a matrix of z or dz [sites B, D C], or of filters [sites M k², C O] or [sites M k², O C].
+  int64_t sites, site_rows, block_columns;
+  // Parts of the output rows, of k rows or more: parts that are not neighbours share no number of dx.
+  int64_t parts;
 
   Operands(const at::Tensor& x_, const at::Tensor& hidden_, const at::Tensor& weight_, const Contraction& shape)
       : s(shape), options(x_.options().dtype(x_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)) {
@@ -110,37 +112,38 @@ struct Operands {
     // Multiplications of a site and input field in the two orders.
     filters_first = s.terms() * s.out_fields * (s.hidden + s.batch) < s.batch * s.hidden * (s.terms() + s.out_fields);
     site_rows = filters_first ? s.terms() : s.batch;
-    const int64_t columns = filters_first ? s.fields * s.out_fields : s.hidden * s.fields;
-    sites = std::max<int64_t>(1, kBlockBytes * at::get_num_threads() / (site_rows * columns * x.element_size()));
-    sites = std::min(sites, s.sites());
-    block = with_slack({sites * site_rows, columns}, options);
+    block_columns = filters_first ? s.fields * s.out_fields : s.hidden * s.fields;
+    sites = std::max<int64_t>(1, kBlockBytes / (site_rows * block_columns * x.element_size()));
+    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    parts = threads == 1 ? 1 : std::clamp<int64_t>(s.out_rows / s.size, 1, 2 * threads);
   }
 
   at::Tensor inside(const at::Tensor& padded) const {
     return padded.narrow(0, s.padding, s.rows).narrow(1, s.padding, s.columns);
   }
 
-  // visit(the block's sites, its rows of the block matrix, a function that takes its rows of a matrix with as many for each site)
+  // visit(part, the block's sites, its matrix, a function that takes its rows of a matrix with as many for each site), block by
+  // block; parts that are neighbours never at the same time, since they share numbers of dx.
   template <typename Visit>
   void for_each_block(Visit visit) const {
-    for (int64_t first = 0; first < s.sites(); first += sites) {
-      const int64_t count = std::min(sites, s.sites() - first);
-      visit(cpu::Sites{first, first, first + count}, block.narrow(0, 0, count * site_rows), [=](const at::Tensor& matrix, int64_t rows) {
-        return matrix.narrow(0, first * rows, count * rows);
+    const int64_t row = s.out_columns * s.out_elements;
+    for (int64_t parity = 0; parity < std::min<int64_t>(2, parts); ++parity)
+      at::parallel_for(0, (parts + 1 - parity) / 2, 1, [&](int64_t begin, int64_t end) {
+        const at::AutoDispatchBelowADInplaceOrView below_autograd;  // as the calling thread is
+        const at::Tensor buffer = with_slack({sites * site_rows, block_columns}, options);
+        for (int64_t part = 2 * begin + parity; part < 2 * end; part += 2) {
+          const int64_t last = s.out_rows * (part + 1) / parts * row;
+          for (int64_t first = s.out_rows * part / parts * row; first < last; first += sites) {
+            const int64_t count = std::min(sites, last - first);
+            visit(part, cpu::Sites{first, first + count}, buffer.narrow(0, 0, count * site_rows),
+                  [=](const at::Tensor& matrix, int64_t rows) { return matrix.narrow(0, first * rows, count * rows); });
+          }
+        }
       });
-    }
   }
 };
 
-template <typename Compute>
-void over_sites(cpu::Sites sites, Compute compute) {
-  at::parallel_for(sites.begin, sites.end, 1, [&](int64_t begin, int64_t end) { compute(cpu::Sites{sites.first, begin, end}); });
-}
-
-template <typename Compute>
-void over_images(int64_t batch, Compute compute) {
-  at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) { compute(cpu::Images{begin, end}); });
-}
+void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b) { at::addmm_out(sum, sum, a, b); }
 
 }  // namespace
 
@@ -153,14 +156,14 @@ at::Tensor contract_fprop_cpu(const at::Tensor& x_, const at::Tensor& hidden, co
   at::Tensor y = at::empty({s.sites() * s.batch, s.out_fields}, o.options);
   if (o.filters_first) {
     const at::Tensor matrix = o.weight.permute({2, 1, 0}).reshape({s.hidden, s.fields * s.out_fields});
-    o.for_each_block([&](cpu::Sites block, at::Tensor filters, auto rows_of) {
+    o.for_each_block([&](int64_t, cpu::Sites sites, at::Tensor filters, auto rows_of) {
       at::mm_out(filters, rows_of(o.hidden, s.terms()), matrix);
-      over_sites(block, [&](cpu::Sites sites) { cpu::apply_filters(o.params, x, filters.const_data_ptr(), y.mutable_data_ptr(), sites); });
+      cpu::apply_filters(o.params, x, filters.const_data_ptr(), y.mutable_data_ptr(), sites);
     });
   } else {
     const at::Tensor matrix = o.weight.permute({2, 1, 0}).reshape({s.hidden * s.fields, s.out_fields});
-    o.for_each_block([&](cpu::Sites block, at::Tensor z, auto rows_of) {
-      over_sites(block, [&](cpu::Sites sites) { cpu::contract(o.params, x, o.hidden.const_data_ptr(), z.mutable_data_ptr(), sites); });
+    o.for_each_block([&](int64_t, cpu::Sites sites, at::Tensor z, auto rows_of) {
+      cpu::contract(o.params, x, o.hidden.const_data_ptr(), z.mutable_data_ptr(), sites);
       at::Tensor rows = rows_of(y, s.batch);
       at::mm_out(rows, z, matrix);
     });
@@ -185,51 +188,45 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::T
   Operands o(x_, hidden, weight, s);
   at::Tensor dy_rows = pixels_first(dy_).to(o.options).permute({0, 3, 1, 2}).reshape({s.sites() * s.batch, s.out_fields});
   const void *x = o.x.const_data_ptr(), *dy = dy_rows.const_data_ptr(), *phi = o.hidden.const_data_ptr();
-  at::Tensor dx, dhidden = need_hidden ? at::empty_like(o.hidden) : at::Tensor();
-  at::Tensor dweight = need_weight ? at::zeros_like(o.weight) : at::Tensor();
+  at::Tensor dx, dhidden = need_hidden ? at::empty_like(o.hidden) : at::Tensor(), dweight;
   if (o.filters_first) {
     const at::Tensor to_hidden = o.weight.view({s.out_fields * s.fields, s.hidden}), matrix = to_hidden.t().contiguous();
-    at::Tensor weight_rows = need_weight ? dweight.view(to_hidden.sizes()) : at::Tensor();
+    if (need_weight) dweight = at::zeros({o.parts, s.out_fields * s.fields, s.hidden}, o.options);
     if (need_hidden || need_weight)
-      o.for_each_block([&](cpu::Sites block, at::Tensor dfilters, auto rows_of) {
-        over_sites(block, [&](cpu::Sites sites) { cpu::apply_kgrad(o.params, x, dy, dfilters.mutable_data_ptr(), sites); });
+      o.for_each_block([&](int64_t part, cpu::Sites sites, at::Tensor dfilters, auto rows_of) {
+        cpu::apply_kgrad(o.params, x, dy, dfilters.mutable_data_ptr(), sites);
         if (need_hidden) {
           at::Tensor rows = rows_of(dhidden, s.terms());
           at::mm_out(rows, dfilters, to_hidden);
         }
-        if (need_weight) at::addmm_out(weight_rows, weight_rows, dfilters.t(), rows_of(o.hidden, s.terms()));
+        if (need_weight) add_product(dweight[part], dfilters.t(), rows_of(o.hidden, s.terms()));
       });
     if (need_x) {
       const auto sizes = o.x.sizes().vec();
       o.x.reset();
       dx = at::zeros(sizes, o.options);
-      o.for_each_block([&](cpu::Sites block, at::Tensor filters, auto rows_of) {
+      o.for_each_block([&](int64_t, cpu::Sites sites, at::Tensor filters, auto rows_of) {
         at::mm_out(filters, rows_of(o.hidden, s.terms()), matrix);
-        over_images(s.batch, [&](cpu::Images images) {
-          cpu::apply_dgrad(o.params, filters.const_data_ptr(), dy, dx.mutable_data_ptr(), block, images);
-        });
+        cpu::apply_dgrad(o.params, filters.const_data_ptr(), dy, dx.mutable_data_ptr(), sites);
       });
     }
+    if (need_weight) dweight = dweight.sum(0).view({s.out_fields, s.fields, s.hidden});
   } else {
     const at::Tensor matrix = o.weight.transpose(1, 2).reshape({s.out_fields, s.hidden * s.fields});
-    at::Tensor weight_rows = need_weight ? at::zeros_like(matrix) : at::Tensor();
+    if (need_weight) dweight = at::zeros({o.parts, s.out_fields, s.hidden * s.fields}, o.options);
     if (need_x) dx = at::zeros_like(o.x);
-    o.for_each_block([&](cpu::Sites block, at::Tensor z, auto rows_of) {
+    o.for_each_block([&](int64_t part, cpu::Sites sites, at::Tensor z, auto rows_of) {
       const at::Tensor dy_of_block = rows_of(dy_rows, s.batch);
       if (need_weight) {
-        over_sites(block, [&](cpu::Sites sites) { cpu::contract(o.params, x, phi, z.mutable_data_ptr(), sites); });
-        at::addmm_out(weight_rows, weight_rows, dy_of_block.t(), z);
+        cpu::contract(o.params, x, phi, z.mutable_data_ptr(), sites);
+        add_product(dweight[part], dy_of_block.t(), z);
       }
       if (!need_x && !need_hidden) return;
       at::mm_out(z, dy_of_block, matrix);  // dz
-      if (need_hidden)
-        over_sites(block, [&](cpu::Sites sites) { cpu::contract_hgrad(o.params, x, z.const_data_ptr(), dhidden.mutable_data_ptr(), sites); });
-      if (need_x)
-        over_images(s.batch, [&](cpu::Images images) {
-          cpu::contract_dgrad(o.params, phi, z.const_data_ptr(), dx.mutable_data_ptr(), block, images);
-        });
+      if (need_hidden) cpu::contract_hgrad(o.params, x, z.const_data_ptr(), dhidden.mutable_data_ptr(), sites);
+      if (need_x) cpu::contract_dgrad(o.params, phi, z.const_data_ptr(), dx.mutable_data_ptr(), sites);
     });
-    if (need_weight) dweight = weight_rows.view({s.out_fields, s.hidden, s.fields}).transpose(1, 2);
+    if (need_weight) dweight = dweight.sum(0).view({s.out_fields, s.hidden, s.fields}).transpose(1, 2);
   }
 
   const auto none = [&] { return at::empty({0}, x_.options()); };

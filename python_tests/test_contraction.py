@@ -72,13 +72,25 @@ def test_precision(case, form, dtype):
         assert (a - want).abs().max() <= 2 * (b - want).abs().max() + 1e-5 * want.abs().max()
 
 
-@pytest.mark.parametrize("sizes", [(2, 64, 1, 1, 64, 40, 3, 1, 1, 9, 9), (120, 24, 1, 1, 24, 24, 3, 1, 1, 9, 9)])
-def test_several_compiled_blocks(sizes, monkeypatch):
-    """More sites than a block holds, in both orders."""
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [(2, 64, 1, 2, 64, 40, 3, 1, 1, 13, 9), (120, 24, 1, 1, 24, 24, 3, 1, 1, 13, 9), (2, 3, 1, 1, 4, 5, 5, 2, 4, 25, 4)])
+def test_several_compiled_blocks(sizes, threads, monkeypatch):
+    """More sites than a block holds, in both orders, and parts for several threads; the same bits whoever computes what."""
     monkeypatch.setitem(CASES, "large", sizes)
     arguments, options = make("large")
-    for a, b in zip(passes(contract, arguments, **options), passes(reference, arguments, **options), strict=True):
+    got = passes(contract, arguments, **options)
+    for a, b in zip(got, passes(reference, arguments, **options), strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-9)
+    for _ in range(3):
+        for a, b in zip(passes(contract, arguments, **options), got, strict=True):
+            assert torch.equal(a, b)
 
 
 def test_pytorch_blocks_of_any_size(monkeypatch):

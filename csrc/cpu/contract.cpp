@@ -59,12 +59,12 @@ void apply_kgrad(const ContractParams& params, const void* x, const void* dy, vo
   run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_kgrad(params, in(x), in(dy), out(dfilters), sites); });
 }
 
-void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites, Images images, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract_dgrad(params, in(phi), in(dz), out(dx), sites, images); });
+void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract_dgrad(params, in(phi), in(dz), out(dx), sites); });
 }
 
-void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites, Images images, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_dgrad(params, in(filters), in(dy), out(dx), sites, images); });
+void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites, InstructionSet level) {
+  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_dgrad(params, in(filters), in(dy), out(dx), sites); });
 }
 
 }  // namespace gconv::cpu

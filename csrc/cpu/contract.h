@@ -38,12 +38,8 @@ struct ContractParams {
 // Vectors are read whole: behind the last number of every input must lie this many bytes of the same allocation, except φ.
 constexpr int64_t kContractSlackBytes = 64;
 
-// A block of sites [first, end), of which a call computes [begin, end) or the images [image, image_end). φ, dφ and dy start at
-// site 0, what has the size of the block (z, dz, K, dK) at `first`.
+// A block of sites. φ, dφ and dy start at site 0, what has the size of the block (z, dz, K, dK) at `begin`.
 struct Sites {
-  int64_t first, begin, end;
-};
-struct Images {
   int64_t begin, end;
 };
 
@@ -56,10 +52,10 @@ void apply_filters(const ContractParams& params, const void* x, const void* filt
 void apply_kgrad(const ContractParams& params, const void* x, const void* dy, void* dfilters, Sites sites,
                  InstructionSet level = best_instruction_set());
 
-// All sites of the block: they share numbers of dx, of which images share none.
-void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites, Images images,
+// Neighbours share numbers of dx.
+void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites,
                     InstructionSet level = best_instruction_set());
-void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites, Images images,
+void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites,
                  InstructionSet level = best_instruction_set());
 
 }  // namespace gconv::cpu

@@ -156,14 +156,14 @@ struct Contract {
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t b = 0; b < p.batch; ++b)
         combine<T, false>({p.hidden, p.terms, p.in_fields, phi + q * p.terms * p.hidden, 1, p.hidden, x + p.at(q) + b * p.in_fields,
-                           p.term_offsets, 0, z + ((q - sites.first) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields});
+                           p.term_offsets, 0, z + ((q - sites.begin) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields});
   }
 
-  static void contract_dgrad(const ContractParams& p, const T* phi, const T* dz, T* dx, Sites sites, Images images) {
+  static void contract_dgrad(const ContractParams& p, const T* phi, const T* dz, T* dx, Sites sites) {
     for (int64_t q = sites.begin; q < sites.end; ++q)
-      for (int64_t b = images.begin; b < images.end; ++b)
+      for (int64_t b = 0; b < p.batch; ++b)
         combine<T, true>({p.terms, p.hidden, p.in_fields, phi + q * p.terms * p.hidden, p.hidden, 1,
-                          dz + ((q - sites.first) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields,
+                          dz + ((q - sites.begin) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields,
                           dx + p.at(q) + b * p.in_fields, p.term_offsets, 0});
   }
 
@@ -172,7 +172,7 @@ struct Contract {
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t k = 0, tiles = (p.terms + kTileTerms - 1) / kTileTerms; tiles > 0; --tiles) {
         const int64_t count = (p.terms - k + tiles - 1) / tiles;
-        hgrad_terms<T>(p, x + p.at(q), dz + (q - sites.first) * site, dphi + q * p.terms * p.hidden, k, count);
+        hgrad_terms<T>(p, x + p.at(q), dz + (q - sites.begin) * site, dphi + q * p.terms * p.hidden, k, count);
         k += count;
       }
   }
@@ -182,19 +182,19 @@ struct Contract {
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t k = 0; k < p.terms; ++k) {
         const Combination<T> term{p.batch, p.in_fields, p.out_fields, x + p.at(q) + p.term_offsets[k], p.in_fields, 1,
-                                  filters + ((q - sites.first) * p.terms + k) * filter, nullptr, p.out_fields,
+                                  filters + ((q - sites.begin) * p.terms + k) * filter, nullptr, p.out_fields,
                                   y + q * p.batch * p.out_fields, nullptr, p.out_fields};
         k ? combine<T, true>(term) : combine<T, false>(term);
       }
   }
 
-  static void apply_dgrad(const ContractParams& p, const T* filters, const T* dy, T* dx, Sites sites, Images images) {
+  static void apply_dgrad(const ContractParams& p, const T* filters, const T* dy, T* dx, Sites sites) {
     const int64_t filter = p.in_fields * p.out_fields;
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t k = 0; k < p.terms; ++k)
-        combine<T, true>({images.end - images.begin, p.out_fields, p.in_fields, dy + (q * p.batch + images.begin) * p.out_fields,
-                          p.out_fields, 1, filters + ((q - sites.first) * p.terms + k) * filter, nullptr, p.in_fields,
-                          dx + p.at(q) + p.term_offsets[k] + images.begin * p.in_fields, nullptr, p.in_fields});
+        combine<T, true>({p.batch, p.out_fields, p.in_fields, dy + q * p.batch * p.out_fields, p.out_fields, 1,
+                          filters + ((q - sites.begin) * p.terms + k) * filter, nullptr, p.in_fields,
+                          dx + p.at(q) + p.term_offsets[k], nullptr, p.in_fields});
   }
 
   static void apply_kgrad(const ContractParams& p, const T* x, const T* dy, T* dfilters, Sites sites) {
@@ -203,6 +203,6 @@ struct Contract {
       for (int64_t k = 0; k < p.terms; ++k)
         combine<T, false>({p.out_fields, p.batch, p.in_fields, dy + q * p.batch * p.out_fields, 1, p.out_fields,
                            x + p.at(q) + p.term_offsets[k], nullptr, p.in_fields,
-                           dfilters + ((q - sites.first) * p.terms + k) * filter, nullptr, p.in_fields});
+                           dfilters + ((q - sites.begin) * p.terms + k) * filter, nullptr, p.in_fields});
   }
 };

@@ -49,19 +49,15 @@ void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
   std::vector<T> z(sites * z_site + 1, NAN), dphi(phi.size() + 1, NAN), y(sites * s.batch * s.out_fields + 1, NAN);
   std::vector<T> dfilters(sites * filter_site + 1, NAN), dx = before, dx_of_filters = before;
 
-  // In two blocks, the first in two ranges of sites or images as two threads would.
-  const int64_t half = sites / 2, quarter = half / 2;
-  for (const cpu::Sites part : {cpu::Sites{0, 0, quarter}, cpu::Sites{0, quarter, half}, cpu::Sites{half, half, sites}}) {
-    cpu::contract(p, x.data(), phi.data(), z.data() + part.first * z_site, part, level);
-    cpu::contract_hgrad(p, x.data(), dz.data() + part.first * z_site, dphi.data(), part, level);
-    cpu::apply_filters(p, x.data(), filters.data() + part.first * filter_site, y.data(), part, level);
-    cpu::apply_kgrad(p, x.data(), dy.data(), dfilters.data() + part.first * filter_site, part, level);
+  for (const cpu::Sites block : {cpu::Sites{0, sites / 2}, cpu::Sites{sites / 2, sites}}) {
+    const int64_t z_at = block.begin * z_site, filters_at = block.begin * filter_site;
+    cpu::contract(p, x.data(), phi.data(), z.data() + z_at, block, level);
+    cpu::contract_hgrad(p, x.data(), dz.data() + z_at, dphi.data(), block, level);
+    cpu::contract_dgrad(p, phi.data(), dz.data() + z_at, dx.data(), block, level);
+    cpu::apply_filters(p, x.data(), filters.data() + filters_at, y.data(), block, level);
+    cpu::apply_kgrad(p, x.data(), dy.data(), dfilters.data() + filters_at, block, level);
+    cpu::apply_dgrad(p, filters.data() + filters_at, dy.data(), dx_of_filters.data(), block, level);
   }
-  for (const cpu::Sites block : {cpu::Sites{0, 0, half}, cpu::Sites{half, half, sites}})
-    for (const cpu::Images images : {cpu::Images{0, s.batch / 2}, cpu::Images{s.batch / 2, s.batch}}) {
-      cpu::contract_dgrad(p, phi.data(), dz.data() + block.first * z_site, dx.data(), block, images, level);
-      cpu::apply_dgrad(p, filters.data() + block.first * filter_site, dy.data(), dx_of_filters.data(), block, images, level);
-    }
 
   std::vector<double> want_z(sites * z_site), want_dphi(phi.size()), want_dx(before.begin(), before.end()), want_y(y.size() - 1);
   std::vector<double> want_dfilters(sites * filter_site), want_dx_of_filters = want_dx;
