@@ -1,6 +1,6 @@
 """Soft translation: the contraction against rendering the filters of all pixels, in time and memory.
 
-    python -m gconv_ext.bench.nonstationary [--threads 1 2] [--repeats 15] [--out bench/results/cpu]
+python -m gconv_ext.bench.nonstationary [--threads 1 2] [--repeats 15] [--out bench/results/cpu]
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ PASSES = ["forward", "forward + backward"]
 
 
 def rendered_bmm(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Renders the filters of all pixels straight into what one batched matrix product takes: the quickest way with whole
-    filters that PyTorch offers."""
+    """Renders the filters of all pixels straight into what one batched matrix product takes: the quickest way with
+    whole filters that PyTorch offers."""
     taps = contraction.windows(x, math.isqrt(hidden.shape[4]), stride, padding)
     rows = taps.permute(3, 4, 0, 2, 5, 6, 1).flatten(3).flatten(0, 1)  # [pixels, B, M k² C]
     filters = (hidden.flatten(0, -2) @ weight.permute(2, 1, 0).flatten(1)).view(*hidden.shape[:5], *weight.shape[1::-1])
@@ -93,7 +93,9 @@ class _Call:
         inputs = [self.x, *self.layer.parameters()]
         if self.contender != "contract, PyTorch":
             return torch.autograd.grad(self.result(), inputs, self.dy)
-        with mock.patch.object(ops, "contract_backward", lambda kernels, *arguments: contraction_blocks._backward(*arguments)):
+        with mock.patch.object(
+            ops, "contract_backward", lambda kernels, *arguments: contraction_blocks._backward(*arguments)
+        ):
             return torch.autograd.grad(self.result(), inputs, self.dy)
 
     def __call__(self) -> object:
@@ -148,14 +150,21 @@ def table(rows: list[dict], about: dict) -> str:
     """The rows in Markdown."""
     lines = [
         f"{about['device']}, torch {about['torch']}, commit {str(about['commit'])[:12]}, float32; load of the machine "
-        f"{about['load'][0]} before and {about['load'][1]} after (processes that wanted one of {about['cores']} cores, this one "
+        f"{about['load'][0]} before and {about['load'][1]} after (processes that wanted one of {about['cores']} "
+        "cores, this one "
         "among them).", "",
-        "The whole layer, from the Fourier features of every pixel to the result and, backward, the gradients to the input and "
-        "every parameter, ω and ω' included. Milliseconds are the median of interleaved rounds, quartiles in brackets; MiB the "
-        "peak of resident memory of one call in a fresh process beyond what was there before it, results included. `contract` "
-        "is the compiled op, `contract, PyTorch` the same blocks in PyTorch; `filters` render the filter of every pixel, by "
-        "einsum as the definition has it, or by bmm in the quickest order. The last two columns say how many times the compiled "
-        "op is faster and leaner. By default malloc gives large tensors back to the system and takes them anew, page by page; "
+        "The whole layer, from the Fourier features of every pixel to the result and, backward, the gradients "
+        "to the input and "
+        "every parameter, ω and ω' included. Milliseconds are the median of interleaved rounds, quartiles in "
+        "brackets; MiB the "
+        "peak of resident memory of one call in a fresh process beyond what was there before it, results "
+        "included. `contract` "
+        "is the compiled op, `contract, PyTorch` the same blocks in PyTorch; `filters` render the filter of "
+        "every pixel, by "
+        "einsum as the definition has it, or by bmm in the quickest order. The last two columns say how many "
+        "times the compiled "
+        "op is faster and leaner. By default malloc gives large tensors back to the system and takes them anew, "
+        "page by page; "
         "told to keep them (`kept`), the filters cost no page faults after the first call.", "",
         "| case | pass | threads | malloc | contender | ms | MiB | faster than it | leaner than it |",
         "|---|---|---|---|---|---|---|---|---|",

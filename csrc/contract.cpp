@@ -1,9 +1,9 @@
-// The contraction behind soft translation as ops: checks, allocation, memory formats, threads, and the products with the last
-// weight matrix. The sums over taps are in cpu/contract.
+// The contraction behind soft translation as ops: checks, allocation, memory formats, threads, and the products with
+// the last weight matrix. The sums over taps are in cpu/contract.
 //
-// Output sites (pixel, element) are taken in blocks that stay in the second-level cache, in one of two orders. Few images:
-// hidden features meet the input first, z [sites, B, D, C], whole D times the size of x. Many images share the filters, and it
-// takes fewer multiplications to render those of the block, [sites, M k², C, O].
+// Output sites (pixel, element) are taken in blocks that stay in the second-level cache, in one of two orders. Few
+// images: hidden features meet the input first, z [sites, B, D, C], whole D times the size of x. Many images share
+// the filters, and it takes fewer multiplications to render those of the block, [sites, M k², C, O].
 #include "contract.h"
 
 #include <ATen/Parallel.h>
@@ -30,13 +30,15 @@ namespace {
 constexpr int64_t kBlockBytes = 1 << 19;  // for each thread: a part of its second-level cache
 
 struct Contraction {
-  int64_t batch, fields, in_elements, rows, columns, out_rows, out_columns, out_elements, size, hidden, out_fields, stride, padding;
+  int64_t batch, fields, in_elements, rows, columns, out_rows, out_columns, out_elements, size, hidden, out_fields,
+      stride, padding;
 
   int64_t terms() const { return in_elements * size * size; }
   int64_t sites() const { return out_rows * out_columns * out_elements; }
 };
 
-Contraction checked(const at::Tensor& x, const at::Tensor& hidden, const at::Tensor& weight, int64_t stride, int64_t padding) {
+Contraction checked(const at::Tensor& x, const at::Tensor& hidden, const at::Tensor& weight, int64_t stride,
+                    int64_t padding) {
   TORCH_CHECK_VALUE(x.dim() == 5, "x must be [B, C, M, H, W], got shape ", x.sizes());
   TORCH_CHECK_VALUE(hidden.dim() == 6, "hidden must be [H', W', I, M, k*k, D], got shape ", hidden.sizes());
   scalar_type(x, "x");
@@ -53,8 +55,8 @@ Contraction checked(const at::Tensor& x, const at::Tensor& hidden, const at::Ten
   s.out_fields = weight.size(0);
   check_shape(weight, "weight", {s.out_fields, s.fields, s.hidden});
   TORCH_CHECK_VALUE(s.size >= 1 && weight.numel() > 0 && s.in_elements >= 1 && s.out_elements >= 1,
-                    "x, hidden and weight must have at least one field, element, tap and hidden feature, got shapes ", x.sizes(),
-                    ", ", hidden.sizes(), " and ", weight.sizes());
+                    "x, hidden and weight must have at least one field, element, tap and hidden feature, got shapes ",
+                    x.sizes(), ", ", hidden.sizes(), " and ", weight.sizes());
   const int64_t spare_rows = s.rows + 2 * padding - s.size, spare_columns = s.columns + 2 * padding - s.size;
   TORCH_CHECK_VALUE(spare_rows >= 0 && spare_columns >= 0, "x with padding ", padding, " must have at least ", s.size,
                     " rows and columns, got shape ", x.sizes());
@@ -69,7 +71,8 @@ at::Tensor with_slack(at::IntArrayRef sizes, const at::TensorOptions& options) {
   return at::empty({numbers + slack}, options).narrow(0, 0, numbers).view(sizes);
 }
 
-// A map [B, C, M, H, W] as [pixels, B, C, M], and back. Through a matrix, which PyTorch transposes faster than it permutes.
+// A map [B, C, M, H, W] as [pixels, B, C, M], and back. Through a matrix, which PyTorch transposes faster than it
+// permutes.
 at::Tensor pixels_first(const at::Tensor& map) {
   const at::Tensor matrix = map.contiguous().view({map.size(0) * map.size(1) * map.size(2), map.size(3) * map.size(4)});
   return matrix.t().contiguous().view({matrix.size(1), map.size(0), map.size(1), map.size(2)});
@@ -122,8 +125,8 @@ struct Operands {
     return padded.narrow(0, s.padding, s.rows).narrow(1, s.padding, s.columns);
   }
 
-  // visit(part, the block's sites, its matrix, a function that takes its rows of a matrix with as many for each site), block by
-  // block; parts that are neighbours never at the same time, since they share numbers of dx.
+  // visit(part, the block's sites, its matrix, a function that takes its rows of a matrix with as many for each
+  // site), block by block; parts that are neighbours never at the same time, since they share numbers of dx.
   template <typename Visit>
   void for_each_block(Visit visit) const {
     const int64_t row = s.out_columns * s.out_elements;
@@ -182,15 +185,19 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::T
   check_shape(dy_, "dy", {s.batch, s.out_fields, s.out_elements, s.out_rows, s.out_columns});
   const auto [need_x, need_hidden, need_weight] = output_mask;
   if (s.batch == 0) {
-    const auto zeros = [&](bool needed, const at::Tensor& like) { return at::zeros(needed ? like.sizes() : at::IntArrayRef{0}, x_.options()); };
+    const auto zeros = [&](bool needed, const at::Tensor& like) {
+      return at::zeros(needed ? like.sizes() : at::IntArrayRef{0}, x_.options());
+    };
     return {zeros(need_x, x_), zeros(need_hidden, hidden), zeros(need_weight, weight)};
   }
   Operands o(x_, hidden, weight, s);
-  at::Tensor dy_rows = pixels_first(dy_).to(o.options).permute({0, 3, 1, 2}).reshape({s.sites() * s.batch, s.out_fields});
+  at::Tensor dy_rows =
+      pixels_first(dy_).to(o.options).permute({0, 3, 1, 2}).reshape({s.sites() * s.batch, s.out_fields});
   const void *x = o.x.const_data_ptr(), *dy = dy_rows.const_data_ptr(), *phi = o.hidden.const_data_ptr();
   at::Tensor dx, dhidden = need_hidden ? at::empty_like(o.hidden) : at::Tensor(), dweight;
   if (o.filters_first) {
-    const at::Tensor to_hidden = o.weight.view({s.out_fields * s.fields, s.hidden}), matrix = to_hidden.t().contiguous();
+    const at::Tensor to_hidden = o.weight.view({s.out_fields * s.fields, s.hidden}),
+                     matrix = to_hidden.t().contiguous();
     if (need_weight) dweight = at::zeros({o.parts, s.out_fields * s.fields, s.hidden}, o.options);
     if (need_hidden || need_weight)
       o.for_each_block([&](int64_t part, cpu::Sites sites, at::Tensor dfilters, auto rows_of) {
@@ -233,8 +240,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::T
   const auto done = [&](const at::Tensor& grad) { return grad.to(x_.scalar_type()).contiguous(); };
   o.x.reset(), dy_rows.reset();
   if (need_x) dx = o.inside(dx).to(x_.scalar_type()).permute({0, 1, 3, 4, 2}).flatten(0, 1);
-  return {need_x ? pixels_last(dx, s.rows, s.columns) : none(), need_hidden ? done(dhidden.view(hidden.sizes())) : none(),
-          need_weight ? done(dweight) : none()};
+  return {need_x ? pixels_last(dx, s.rows, s.columns) : none(),
+          need_hidden ? done(dhidden.view(hidden.sizes())) : none(), need_weight ? done(dweight) : none()};
 }
 
 }  // namespace gconv

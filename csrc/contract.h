@@ -7,7 +7,8 @@
 
 namespace gconv {
 
-// y [B, O, I, H', W'] of x [B, C, M, H, W], hidden [H', W', I, M, k², D] and weight [O, C, D]; gconv_ext/contraction.py.
+// y [B, O, I, H', W'] of x [B, C, M, H, W], hidden [H', W', I, M, k², D] and weight [O, C, D];
+// gconv_ext/contraction.py.
 at::Tensor contract_fprop_cpu(const at::Tensor& x, const at::Tensor& hidden, const at::Tensor& weight, int64_t stride,
                               int64_t padding);
 

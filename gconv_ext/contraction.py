@@ -1,14 +1,16 @@
 """Convolution by a filter that differs at every pixel and is never materialised: the soft translation of paper 2.
 
-    y[b, o, i, p] = Σ_c Σ_m Σ_t k[p, i, m, t, o, c] · x[b, c, m, s·p + t]        k[p, i, m, t, o, c] = Σ_h weight[o, c, h] · hidden[p, i, m, t, h]
+    y[b, o, i, p] = Σ_c Σ_m Σ_t k[p, i, m, t, o, c] · x[b, c, m, s·p + t]
+    k[p, i, m, t, o, c] = Σ_h weight[o, c, h] · hidden[p, i, m, t, h]
 
-with m an element of the input, i one of the output, s the stride.  The last layer of the network that renders k is linear, so
-the hidden features meet the input first:
+with m an element of the input, i one of the output, s the stride.  The last layer of the network that renders k is
+linear, so the hidden features can meet the input first:
 
-    z[b, p, i, h, c] = Σ_m Σ_t hidden[p, i, m, t, h] · x[b, c, m, s·p + t]        y[b, o, i, p] = Σ_h Σ_c weight[o, c, h] · z[b, p, i, h, c]
+    z[b, p, i, h, c] = Σ_m Σ_t hidden[p, i, m, t, h] · x[b, c, m, s·p + t]
+    y[b, o, i, p] = Σ_h Σ_c weight[o, c, h] · z[b, p, i, h, c]
 
-`hidden` is indexed by the output pixel p; that its features are those of the input position s·p + t, on which the kernel
-k(v⁻¹u, v) depends, is for the layer to see to.
+`hidden` is indexed by the output pixel p; that its features are those of the input position s·p + t, on which the
+kernel k(v⁻¹u, v) depends, is for the layer to see to.
 
 y is linear in x, hidden and weight, so that derivatives of every order are made of two ops, fprop and backward.
 """
@@ -21,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import algorithms, contraction_blocks, ops  # noqa: F401: contraction_blocks defines ops
+from . import algorithms, contraction_blocks, ops  # noqa: F401  (contraction_blocks defines ops)
 
 
 def windows(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
@@ -58,13 +60,16 @@ class Contract(torch.autograd.Function):
 
 
 class ContractBackward(torch.autograd.Function):
-    """dy, then the arguments of Contract, then which of the gradients to x, hidden and weight to compute -> these three."""
+    """dy, then the arguments of Contract, then which of the gradients to x, hidden and weight to compute -> these
+    three."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(dy, x, hidden, weight, stride, padding, kernels, need_x, need_hidden, need_weight):
-        return ops.contract_backward(kernels, dy, x, hidden, weight, stride, padding, [need_x, need_hidden, need_weight])
+        return ops.contract_backward(
+            kernels, dy, x, hidden, weight, stride, padding, [need_x, need_hidden, need_weight]
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -95,7 +100,9 @@ class ContractBackward(torch.autograd.Function):
         return *sums, *(None,) * 6
 
 
-def contract(x: Tensor, hidden: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, algorithm: str = "auto") -> Tensor:
+def contract(
+    x: Tensor, hidden: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, algorithm: str = "auto"
+) -> Tensor:
     """The equations above, differentiable to every order.
 
     Args:
@@ -103,8 +110,10 @@ def contract(x: Tensor, hidden: Tensor, weight: Tensor, *, stride: int = 1, padd
         hidden: [H', W', I, M, k·k, D].
         weight: [O, C, D].
         stride, padding: of rows and columns alike; beyond the map x is 0.
-        algorithm: "reference" renders all filters, [H', W', I, M, k·k, O, C].  "contract" never does: compiled on the CPU, in
-            blocks by PyTorch on other devices.  "triton_contract" is one kernel for each pass, on a GPU.  "auto" is "contract".
+        algorithm: "reference" renders all filters, [H', W', I, M, k·k, O, C].  "contract" goes through the output
+            pixels in blocks: compiled on the CPU, where it renders the filters of a block if the batch is so large
+            that this takes fewer multiplications, by PyTorch on other devices.  "triton_contract" is one kernel for
+            each pass, on a GPU.  "auto" is "contract".
 
     Returns:
         [B, O, I, H', W'].

@@ -1,4 +1,5 @@
-"""The ops contract_fprop and contract_backward (contraction.py) in plain PyTorch, for every device and dtype without a kernel of
+"""The ops contract_fprop and contract_backward (contraction.py) in plain PyTorch, for every device and dtype without
+a kernel of
 its own: blocks of output pixels, so that z is never whole."""
 
 from __future__ import annotations
@@ -63,12 +64,16 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     need_x, need_hidden, need_weight = output_mask
     blocks = _Blocks(x, hidden, weight, stride, padding)
-    (batch, channels), size = x.shape[:2], blocks.size
+    batch, channels = x.shape[:2]
     taps, rows_of_dy = blocks.windows(blocks.x), dy.permute(3, 4, 2, 0, 1)
     dx = torch.zeros_like(blocks.x) if need_x else x.new_empty(0)
     dhidden = hidden.new_empty(hidden.shape if need_hidden else 0)
     # Sums over all pixels of all images: in float32 at least.
-    dweight = torch.zeros_like(blocks.weight, dtype=torch.promote_types(x.dtype, torch.float32)) if need_weight else x.new_empty(0)
+    dweight = (
+        torch.zeros_like(blocks.weight, dtype=torch.promote_types(x.dtype, torch.float32))
+        if need_weight
+        else x.new_empty(0)
+    )
     for block in blocks:
         tap_rows = taps[block].flatten(0, 1).flatten(1, 3)  # [pixels, M k², B C]
         for i in range(hidden.shape[2]):
@@ -102,7 +107,8 @@ def _add_to_windows(blocks: _Blocks, dx: Tensor, block: tuple[slice, slice], ter
 
 SCHEMAS = {  # as csrc/ops.cpp has them
     "contract_fprop": "(Tensor x, Tensor hidden, Tensor weight, int stride, int padding) -> Tensor",
-    "contract_backward": "(Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
+    "contract_backward": "(Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, "
+    "bool[3] output_mask) "
     "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)",
 }
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from gconv_ext import contraction, contraction_blocks, ops
+from gconv_ext import contraction_blocks, ops
 from gconv_ext.contraction import contract, reference
 
 # batch, C, M, I, O, D, k, stride, padding, height, width
@@ -41,7 +41,9 @@ def passes(function, arguments, **options):
 def form(request, monkeypatch):
     """Both implementations of the ops on the CPU."""
     if request.param == "compiled":
-        assert ops.is_compiled("contract_fprop", torch.device("cpu")) and ops.is_compiled("contract_backward", torch.device("cpu"))
+        assert ops.is_compiled("contract_fprop", torch.device("cpu")) and ops.is_compiled(
+            "contract_backward", torch.device("cpu")
+        )
     else:
         use_blocks(monkeypatch)
     return request.param
@@ -80,9 +82,17 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("sizes", [(2, 64, 1, 2, 64, 40, 3, 1, 1, 13, 9), (120, 24, 1, 1, 24, 24, 3, 1, 1, 13, 9), (2, 3, 1, 1, 4, 5, 5, 2, 4, 25, 4)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 64, 1, 2, 64, 40, 3, 1, 1, 13, 9),
+        (120, 24, 1, 1, 24, 24, 3, 1, 1, 13, 9),
+        (2, 3, 1, 1, 4, 5, 5, 2, 4, 25, 4),
+    ],
+)
 def test_several_compiled_blocks(sizes, threads, monkeypatch):
-    """More sites than a block holds, in both orders, and parts for several threads; the same bits whoever computes what."""
+    """More sites than a block holds, in both orders, and parts for several threads; the same bits whoever computes
+    what."""
     monkeypatch.setitem(CASES, "large", sizes)
     arguments, options = make("large")
     got = passes(contract, arguments, **options)
@@ -208,7 +218,13 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_the_ops_check_their_own_arguments(name):
     error_type, changed, message = BAD[name]
-    good = dict(x=torch.ones(1, 2, 1, 5, 5), hidden=torch.ones(5, 5, 1, 1, 9, 4), weight=torch.ones(3, 2, 4), stride=1, padding=1)
+    good = dict(
+        x=torch.ones(1, 2, 1, 5, 5),
+        hidden=torch.ones(5, 5, 1, 1, 9, 4),
+        weight=torch.ones(3, 2, 4),
+        stride=1,
+        padding=1,
+    )
     arguments = (good | changed).values()
     with pytest.raises(error_type) as error:
         torch.ops.gconv_ext.contract_fprop(*arguments)

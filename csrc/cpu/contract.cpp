@@ -43,28 +43,39 @@ void run(const ContractParams& params, InstructionSet level, Visit visit) {
 
 }  // namespace
 
-void contract(const ContractParams& params, const void* x, const void* phi, void* z, Sites sites, InstructionSet level) {
+void contract(const ContractParams& params, const void* x, const void* phi, void* z, Sites sites,
+              InstructionSet level) {
   run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract(params, in(x), in(phi), out(z), sites); });
 }
 
-void contract_hgrad(const ContractParams& params, const void* x, const void* dz, void* dphi, Sites sites, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract_hgrad(params, in(x), in(dz), out(dphi), sites); });
+void contract_hgrad(const ContractParams& params, const void* x, const void* dz, void* dphi, Sites sites,
+                    InstructionSet level) {
+  run(params, level,
+      [&](auto kernels, auto in, auto out) { kernels.contract_hgrad(params, in(x), in(dz), out(dphi), sites); });
 }
 
-void apply_filters(const ContractParams& params, const void* x, const void* filters, void* y, Sites sites, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_filters(params, in(x), in(filters), out(y), sites); });
+void apply_filters(const ContractParams& params, const void* x, const void* filters, void* y, Sites sites,
+                   InstructionSet level) {
+  run(params, level,
+      [&](auto kernels, auto in, auto out) { kernels.apply_filters(params, in(x), in(filters), out(y), sites); });
 }
 
-void apply_kgrad(const ContractParams& params, const void* x, const void* dy, void* dfilters, Sites sites, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_kgrad(params, in(x), in(dy), out(dfilters), sites); });
+void apply_kgrad(const ContractParams& params, const void* x, const void* dy, void* dfilters, Sites sites,
+                 InstructionSet level) {
+  run(params, level,
+      [&](auto kernels, auto in, auto out) { kernels.apply_kgrad(params, in(x), in(dy), out(dfilters), sites); });
 }
 
-void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.contract_dgrad(params, in(phi), in(dz), out(dx), sites); });
+void contract_dgrad(const ContractParams& params, const void* phi, const void* dz, void* dx, Sites sites,
+                    InstructionSet level) {
+  run(params, level,
+      [&](auto kernels, auto in, auto out) { kernels.contract_dgrad(params, in(phi), in(dz), out(dx), sites); });
 }
 
-void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites, InstructionSet level) {
-  run(params, level, [&](auto kernels, auto in, auto out) { kernels.apply_dgrad(params, in(filters), in(dy), out(dx), sites); });
+void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites,
+                 InstructionSet level) {
+  run(params, level,
+      [&](auto kernels, auto in, auto out) { kernels.apply_dgrad(params, in(filters), in(dy), out(dx), sites); });
 }
 
 }  // namespace gconv::cpu

@@ -1,5 +1,6 @@
-// The sums behind soft translation on the CPU (gconv_ext/contraction.py), over terms k = (input element, tap) of one output
-// site q = (pixel, output element). In the one order hidden features φ meet the input before the last weight matrix,
+// The sums behind soft translation on the CPU (gconv_ext/contraction.py), over terms k = (input element, tap) of one
+// output site q = (pixel, output element). In the one order hidden features φ meet the input before the last weight
+// matrix,
 //
 //   contract            z[q, b, h, c]    = Σ_k φ[q, k, h] · x[at(q) + offset(k), b, c]
 //   contract_dgrad      dx[at(q) + offset(k), b, c] += Σ_h φ[q, k, h] · dz[q, b, h, c]
@@ -11,8 +12,8 @@
 //   apply_dgrad         dx[at(q) + offset(k), b, c] += Σ_o K[q, k, o, c] · dy[q, b, o]
 //   apply_kgrad         dK[q, k, o, c]   = Σ_b dy[q, b, o] · x[at(q) + offset(k), b, c]
 //
-// x lies as padded pixels of numbers, [rows, columns, input elements, B, C]. The products with the last weight matrix, which
-// make y of z, dz of dy and K of φ, are the caller's. Float32 and float64. No torch header here.
+// x lies as padded pixels of numbers, [rows, columns, input elements, B, C]. The products with the last weight
+// matrix, which make y of z, dz of dy and K of φ, are the caller's. Float32 and float64. No torch header here.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +26,9 @@ namespace gconv::cpu {
 struct ContractParams {
   ScalarType type = ScalarType::Float32;
   int64_t batch = 0, in_fields = 0, out_fields = 0, hidden = 0, terms = 0;
-  int64_t out_elements = 1, columns = 1;   // q = (row · columns + column) · out_elements + element
-  int64_t row_step = 0, column_step = 0;   // numbers of x from one output pixel to the next
-  const int64_t* term_offsets = nullptr;   // [terms], numbers of x
+  int64_t out_elements = 1, columns = 1;  // q = (row · columns + column) · out_elements + element
+  int64_t row_step = 0, column_step = 0;  // numbers of x from one output pixel to the next
+  const int64_t* term_offsets = nullptr;  // [terms], numbers of x
 
   int64_t at(int64_t site) const {
     const int64_t pixel = site / out_elements;
@@ -35,7 +36,8 @@ struct ContractParams {
   }
 };
 
-// Vectors are read whole: behind the last number of every input must lie this many bytes of the same allocation, except φ.
+// Vectors are read whole: behind the last number of every input must lie this many bytes of the same allocation,
+// except φ.
 constexpr int64_t kContractSlackBytes = 64;
 
 // A block of sites. φ, dφ and dy start at site 0, what has the size of the block (z, dz, K, dK) at `begin`.

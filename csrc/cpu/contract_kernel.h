@@ -1,5 +1,5 @@
-// Included once per instruction set by contract.cpp, inside a namespace that sets kVectorBytes and kVectorRegisters; hence no
-// include guard and no includes. Vector lanes run over the channels c of one image.
+// Included once per instruction set by contract.cpp, inside a namespace that sets kVectorBytes and kVectorRegisters;
+// hence no include guard and no includes. Vector lanes run over the channels c of one image.
 
 template <typename T>
 struct Lanes {
@@ -18,8 +18,8 @@ typename Lanes<T>::Vector load_part(const T* from, int64_t count) {
   return value;
 }
 
-// out[row][c] (+)= Σ_step factor[step][row] · in[step][c] for Rows rows and Vectors vectors of c. Rows of `in` and `out` lie at
-// offsets (or, without them, a stride) from each other.
+// out[row][c] (+)= Σ_step factor[step][row] · in[step][c] for Rows rows and Vectors vectors of c. Rows of `in` and
+// `out` lie at offsets (or, without them, a stride) from each other.
 template <typename T>
 struct Combination {
   int64_t rows, steps, channels;
@@ -155,8 +155,9 @@ struct Contract {
   static void contract(const ContractParams& p, const T* x, const T* phi, T* z, Sites sites) {
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t b = 0; b < p.batch; ++b)
-        combine<T, false>({p.hidden, p.terms, p.in_fields, phi + q * p.terms * p.hidden, 1, p.hidden, x + p.at(q) + b * p.in_fields,
-                           p.term_offsets, 0, z + ((q - sites.begin) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields});
+        combine<T, false>({p.hidden, p.terms, p.in_fields, phi + q * p.terms * p.hidden, 1, p.hidden,
+                           x + p.at(q) + b * p.in_fields, p.term_offsets, 0,
+                           z + ((q - sites.begin) * p.batch + b) * p.hidden * p.in_fields, nullptr, p.in_fields});
   }
 
   static void contract_dgrad(const ContractParams& p, const T* phi, const T* dz, T* dx, Sites sites) {
@@ -181,9 +182,18 @@ struct Contract {
     const int64_t filter = p.in_fields * p.out_fields;
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t k = 0; k < p.terms; ++k) {
-        const Combination<T> term{p.batch, p.in_fields, p.out_fields, x + p.at(q) + p.term_offsets[k], p.in_fields, 1,
-                                  filters + ((q - sites.begin) * p.terms + k) * filter, nullptr, p.out_fields,
-                                  y + q * p.batch * p.out_fields, nullptr, p.out_fields};
+        const Combination<T> term{p.batch,
+                                  p.in_fields,
+                                  p.out_fields,
+                                  x + p.at(q) + p.term_offsets[k],
+                                  p.in_fields,
+                                  1,
+                                  filters + ((q - sites.begin) * p.terms + k) * filter,
+                                  nullptr,
+                                  p.out_fields,
+                                  y + q * p.batch * p.out_fields,
+                                  nullptr,
+                                  p.out_fields};
         k ? combine<T, true>(term) : combine<T, false>(term);
       }
   }

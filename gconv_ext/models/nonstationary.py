@@ -58,8 +58,8 @@ class _NonstationaryLayers:
 
 
 class NonstationaryCKResNet(CKResNet):
-    """The residual network CKResNet over non-stationary convolutions.  The paper names no sizes; these are those of paper 4's
-    network, with which it shares its strict and partial baselines.
+    """The residual network CKResNet over non-stationary convolutions.  The paper names no sizes; these are those of
+    paper 4's network, with which it shares its strict and partial baselines.
 
     Args:
         in_channels, num_classes: 3 and 10 for CIFAR-10.
@@ -67,10 +67,12 @@ class NonstationaryCKResNet(CKResNet):
         algorithm: of every layer; see nn.NonstationaryGroupConv2d.
         group: "T2" or "SE2".
         elements: N angles, 4, 8 or 16 in the paper; 4 for "SE2" unless told otherwise, 1 for "T2".
-        soft: what is relaxed, "rotation", "translation", "both" or None; only "translation" or None for "T2".  With soft translation
-            hidden features are kept for every pixel, tap and pair of elements: with many elements, choose a small kernel_size.
+        soft: what is relaxed, "rotation", "translation", "both" or None; only "translation" or None for "T2".  With
+            soft translation hidden features are kept for every pixel, tap and pair of elements: with many elements,
+            choose a small kernel_size.
         soft_frequency: ω' at the start, of every layer.
-        learn_soft_frequency: whether ω' is learned, in every layer for itself; the loss then adds λ · soft_frequency_penalty().
+        learn_soft_frequency: whether ω' is learned, in every layer for itself; the loss then adds λ ·
+        soft_frequency_penalty().
         frequency: ω, of every layer.
         kernel_size: k; the images must be 4k pixels wide, or more.
         hidden_channels: width of the networks that render the kernels.
@@ -95,5 +97,9 @@ class NonstationaryCKResNet(CKResNet):
 
     def soft_frequency_penalty(self) -> Tensor:
         """‖ω'‖² of all layers (paper 2, §5.3, without its factor λ)."""
-        layers = [module for module in self.modules() if isinstance(module, (NonstationaryLiftingConv2d, NonstationaryGroupConv2d))]
+        layers = [
+            module
+            for module in self.modules()
+            if isinstance(module, (NonstationaryLiftingConv2d, NonstationaryGroupConv2d))
+        ]
         return torch.stack([layer.soft_frequency_penalty() for layer in layers]).sum()

@@ -30,14 +30,17 @@ class FourierFeatures(nn.Module):
         super().__init__()
         directions = torch.randn(num_features, dim, device=device, dtype=dtype)
         self.register_buffer("directions", directions)
-        self.frequency = nn.Parameter(torch.as_tensor(frequency, device=device).to(directions).expand(dim).clone(), requires_grad=learned)
+        self.frequency = nn.Parameter(
+            torch.as_tensor(frequency, device=device).to(directions).expand(dim).clone(), requires_grad=learned
+        )
 
     def forward(self, alpha: Tensor) -> Tensor:
         phase = 2 * math.pi * (alpha * self.frequency) @ self.directions.t()
         return torch.cat([phase.cos(), phase.sin()], -1) / math.sqrt(self.directions.shape[0])
 
     def extra_repr(self) -> str:
-        return f"{self.directions.shape[1]}, num_features={self.directions.shape[0]}, learned={self.frequency.requires_grad}"
+        num_features, dim = self.directions.shape
+        return f"{dim}, num_features={num_features}, learned={self.frequency.requires_grad}"
 
 
 class NonstationaryKernel(nn.Module):
@@ -45,10 +48,10 @@ class NonstationaryKernel(nn.Module):
 
         k_oc(v⁻¹u, v) = NN([γ_ω(a), γ_ω'(b)]) = Σ_h weight[o, c, h] · σ(A γ_ω(a) + A' γ_ω'(b) + β)_h
 
-    with a and b the Lie algebra coordinates of v⁻¹u and of v, σ = tanh, and the last layer without a bias.  The paper leaves
-    depth, width, σ and initial values of NN open; tanh is smooth, and its derivative needs no memory besides its result.  A and
-    A' start as N(0, 1), since γ has length 1, and the last layer so that the kernel has the variance 1/(3 · fan_in) that
-    torch.nn.Conv2d starts with.
+    with a and b the Lie algebra coordinates of v⁻¹u and of v, σ = tanh, and the last layer without a bias.  The paper
+    leaves depth, width, σ and initial values of NN open; tanh is smooth, and its derivative needs no memory besides
+    its result.  A and A' start as N(0, 1), since γ has length 1, and the last layer so that the kernel has the
+    variance 1/(3 · fan_in) that torch.nn.Conv2d starts with.
 
     Args:
         in_channels, out_channels: of the kernel.
@@ -57,8 +60,8 @@ class NonstationaryKernel(nn.Module):
         fan_in: inputs of one number that the layer computes.
 
     Shapes: a [..., dim], b [..., dim'] -> [..., out_channels, in_channels].
-    Parameters: those of the features, stationary_weight (A) and absolute_weight (A') [hidden, 2D], hidden_bias (β) [hidden],
-        weight [out_channels, in_channels, hidden].
+    Parameters: those of the features, stationary_weight (A) and absolute_weight (A') [hidden, 2D], hidden_bias (β)
+        [hidden], weight [out_channels, in_channels, hidden].
     """
 
     def __init__(

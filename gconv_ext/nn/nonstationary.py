@@ -57,17 +57,29 @@ class _NonstationaryConv2d(nn.Module):
         self.soft_translation = soft in ("translation", "both")
         known = algorithms.CONTRACTION_ALGORITHMS if self.soft_translation else algorithms.ALGORITHMS
         if algorithm not in known:
-            raise ValueError(f"algorithm must be one of {', '.join(map(repr, known))} for soft={soft!r}, got {algorithm!r}")
+            raise ValueError(
+                f"algorithm must be one of {', '.join(map(repr, known))} for soft={soft!r}, got {algorithm!r}"
+            )
         self.algorithm = algorithm
 
         in_elements = 1 if self._lifting else self.elements
         turns = group == "SE2"
         options = dict(device=device, dtype=dtype)
         soft_axes = torch.tensor([self.soft_translation] * 2 + [soft in ("rotation", "both")] * turns, device=device)
-        stationary = FourierFeatures(2 + (turns and not self._lifting), num_features, frequency, learn_frequency, **options)
-        absolute = FourierFeatures(len(soft_axes), num_features, soft_frequency * soft_axes, learn_soft_frequency, **options)
+        stationary = FourierFeatures(
+            2 + (turns and not self._lifting), num_features, frequency, learn_frequency, **options
+        )
+        absolute = FourierFeatures(
+            len(soft_axes), num_features, soft_frequency * soft_axes, learn_soft_frequency, **options
+        )
         self.kernel = NonstationaryKernel(
-            in_channels, out_channels, stationary, absolute, hidden_channels, in_channels * in_elements * kernel_size**2, **options
+            in_channels,
+            out_channels,
+            stationary,
+            absolute,
+            hidden_channels,
+            in_channels * in_elements * kernel_size**2,
+            **options,
         )
         self.bias = nn.Parameter(torch.zeros(out_channels, **options)) if bias else None
         relative = self._relative_coordinates(in_elements, turns)[..., : stationary.frequency.shape[0]]
@@ -92,11 +104,12 @@ class _NonstationaryConv2d(nn.Module):
         return torch.where(2 * index > self.elements, index - self.elements, index).double() * 2 / self.elements
 
     def _absolute_coordinates(self, height: int, width: int) -> Tensor:
-        """Of v, on the map with its padding: [H + 2p, W + 2p, N, 3], in halves of the map's longer side and in half turns; 0 where
-        the kernel must not see them."""
+        """Of v, on the map with its padding: [H + 2p, W + 2p, N, 3], in halves of the map's longer side and in half
+        turns; 0 where the kernel must not see them."""
         like = self.relative
         rows, columns = (
-            (2 * torch.arange(-self.padding, n + self.padding, device=like.device) - (n - 1)).to(like) / max(height - 1, width - 1, 1)
+            (2 * torch.arange(-self.padding, n + self.padding, device=like.device) - (n - 1)).to(like)
+            / max(height - 1, width - 1, 1)
             for n in (height, width)
         )
         turns = self._half_turns(torch.arange(self.elements, device=like.device)).to(like)
@@ -104,8 +117,8 @@ class _NonstationaryConv2d(nn.Module):
         return grid[..., : len(self.soft_axes)] * self.soft_axes
 
     def soft_frequency_penalty(self) -> Tensor:
-        """‖ω'‖², which the loss holds against learned relaxation (paper 2, §5.3, without its factor λ); 0 exactly when the layer
-        is equivariant."""
+        """‖ω'‖², which the loss holds against learned relaxation (paper 2, §5.3, without its factor λ); 0 exactly
+        when the layer is equivariant."""
         return self.kernel.absolute.frequency.square().sum()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,8 +128,8 @@ class _NonstationaryConv2d(nn.Module):
         return self._convolve(x)
 
     def hidden_features(self, height: int, width: int) -> Tensor:
-        """Those of the kernel at every output pixel, element and tap, [H', W', I, M, k², hidden], for a map of height x width.
-        Without soft translation every pixel's are the same."""
+        """Those of the kernel at every output pixel, element and tap, [H', W', I, M, k², hidden], for a map of height
+        x width. Without soft translation every pixel's are the same."""
         with torch.autocast(self.relative.device.type, enabled=False):
             absolute = self.kernel.absolute_part(self._absolute_coordinates(height, width))
             absolute = absolute.unfold(0, self.kernel_size, self.stride).unfold(1, self.kernel_size, self.stride)
@@ -134,7 +147,8 @@ class _NonstationaryConv2d(nn.Module):
         checks.check_like("x", x, "weight", self.kernel.weight, autocast_casts=True)
         if min(x.shape[-2:]) + 2 * self.padding < self.kernel_size:
             raise ValueError(
-                f"x is too small: {tuple(x.shape[-2:])} pixels with padding {self.padding}, and the kernel needs {self.kernel_size}"
+                f"x is too small: {tuple(x.shape[-2:])} pixels with padding {self.padding}, "
+                f"and the kernel needs {self.kernel_size}"
             )
 
     def _contract(self, x: Tensor) -> Tensor:
@@ -144,13 +158,16 @@ class _NonstationaryConv2d(nn.Module):
         return y if self.bias is None else y + self.bias[:, None, None, None].to(y.dtype)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Soft in the rotation, or strict: one filter for all pixels.  A strict filter over 4m angles is one of C4 with m times
-        the fields, element m·a + b being quarter turn a of field b; a soft one has no such structure, and is dense."""
+        """Soft in the rotation, or strict: one filter for all pixels.  A strict filter over 4m angles is one of C4
+        with m times the fields, element m·a + b being quarter turn a of field b; a soft one has no such structure,
+        and is dense."""
         group = "C4" if self.soft is None and self.elements % 4 == 0 else "C1"
         order = 4 if group == "C4" else 1
         per_field = self.elements // order
         with torch.autocast(x.device.type, enabled=False):
-            absolute = self.kernel.absolute_part(self._absolute_coordinates(1, 1)[self.padding, self.padding, :, None])  # [N, 1, D]
+            absolute = self.kernel.absolute_part(
+                self._absolute_coordinates(1, 1)[self.padding, self.padding, :, None]
+            )  # [N, 1, D]
             stationary = self.kernel.stationary_part(self.relative[:per_field])
             hidden = self.kernel.hidden(stationary, absolute[:per_field, None] if self._lifting else absolute)
             filter = torch.einsum("imth,och->oicmt", hidden, self.kernel.weight).unflatten(-1, (self.kernel_size,) * 2)
@@ -168,19 +185,22 @@ class _NonstationaryConv2d(nn.Module):
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, group={self.group!r}"]
         parts += [f"elements={self.elements}, soft={self.soft!r}"]
         defaults = dict(stride=1, padding=0, algorithm="auto")
-        parts += [f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default]
+        parts += [
+            f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
+        ]
         return ", ".join(parts + ["bias=False"] * (self.bias is None))
 
 
 class NonstationaryLiftingConv2d(_NonstationaryConv2d):
-    """Non-stationary lifting convolution with a continuous filter (paper 2, Eqs. 2 and 7), over T(2) or over SE(2) with N angles:
+    """Non-stationary lifting convolution with a continuous filter (paper 2, Eqs. 2 and 7), over T(2) or over SE(2)
+    with N angles:
 
         y[o, i, p] = bias[o] + Σ_c Σ_t k_oc(R_i⁻¹(−t), (p + t, θ_i)) · x[c, p + t]
 
     k(a, b) = NN([γ_ω(a), γ_ω'(b)]) on random Fourier features (NonstationaryKernel).  ω' = 0 makes it a strict lifting
-    convolution.  The paper leaves open how lifting is softened; here the absolute angle is the output's, since an image has
-    none.  Distances t are in halves of the kernel and positions in halves of the map's longer side, from its centre; angles in
-    half turns, in (−1, 1].
+    convolution.  The paper leaves open how lifting is softened; here the absolute angle is the output's, since an
+    image has none.  Distances t are in halves of the kernel and positions in halves of the map's longer side, from
+    its centre; angles in half turns, in (−1, 1].
 
     Args:
         in_channels: channels of the image.
@@ -188,16 +208,16 @@ class NonstationaryLiftingConv2d(_NonstationaryConv2d):
         kernel_size: k.
         group: "T2" or "SE2".
         elements: N, 1 for "T2"; 4 for "SE2" unless told otherwise.
-        soft: what ω' relaxes: "rotation", "translation", "both" or None; translation alone for "T2".  With soft translation the
-            filter differs at every pixel, and is never materialised.
+        soft: what ω' relaxes: "rotation", "translation", "both" or None; translation alone for "T2".  With soft
+            translation the filter differs at every pixel, and is never materialised.
         stride, padding: of rows and columns alike; beyond the map x is 0.
         bias: whether to add one learned number for each field.
         hidden_channels: width of NN.
         num_features: D of the Fourier features.
         frequency: ω, one number for every coordinate or one for each; learned with learn_frequency.
         soft_frequency: ω' of the coordinates that are soft; learned with learn_soft_frequency.  The others are 0.
-        algorithm: with soft translation "auto", "contract", "triton_contract" or "reference" (gconv_ext.contraction.contract);
-            else as in gconv_ext.functional, to which the rendered filter goes.
+        algorithm: with soft translation "auto", "contract", "triton_contract" or "reference"
+            (gconv_ext.contraction.contract); else as in gconv_ext.functional, to which the rendered filter goes.
 
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, N, H', W'].
     Parameters: kernel.*, see NonstationaryKernel; bias [out_channels].
@@ -210,12 +230,13 @@ class NonstationaryLiftingConv2d(_NonstationaryConv2d):
 
 
 class NonstationaryGroupConv2d(_NonstationaryConv2d):
-    """Non-stationary group convolution with a continuous filter (paper 2, Eqs. 2 and 7), over T(2) or over SE(2) with N angles:
+    """Non-stationary group convolution with a continuous filter (paper 2, Eqs. 2 and 7), over T(2) or over SE(2) with
+    N angles:
 
         y[o, i, p] = bias[o] + Σ_c Σ_j Σ_t k_oc((R_j⁻¹(−t), θ_i − θ_j), (p + t, θ_j)) · x[c, j, p + t]
 
-    which is h(u) = Σ_v k(v⁻¹u, v) f(v) at u = (p, θ_i) and v = (p + t, θ_j), in the coordinates of R² ⋊ SO(2).  ω' = 0 makes it
-    a strict group convolution, ω = ω' = 0 a pooling.
+    which is h(u) = Σ_v k(v⁻¹u, v) f(v) at u = (p, θ_i) and v = (p + t, θ_j), in the coordinates of R² ⋊ SO(2).  ω' =
+    0 makes it a strict group convolution, ω = ω' = 0 a pooling.
 
     Args: as for NonstationaryLiftingConv2d; channels count fields.
 

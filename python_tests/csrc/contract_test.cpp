@@ -28,7 +28,8 @@ template <typename T>
 void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
   uint64_t state = s.in_fields + s.hidden;
   const int64_t pixel = s.in_elements * s.batch * s.in_fields, out_columns = (s.columns - s.size) / s.stride + 1;
-  const int64_t sites = ((s.rows - s.size) / s.stride + 1) * out_columns * s.out_elements, terms = s.in_elements * s.size * s.size;
+  const int64_t sites = ((s.rows - s.size) / s.stride + 1) * out_columns * s.out_elements,
+                terms = s.in_elements * s.size * s.size;
   std::vector<int64_t> offsets;
   for (int64_t m = 0; m < s.in_elements; ++m)
     for (int64_t t = 0; t < s.size * s.size; ++t)
@@ -44,7 +45,8 @@ void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
   const int64_t z_site = s.batch * s.hidden * s.in_fields, filter_site = terms * s.in_fields * s.out_fields;
   const auto x = input<T>(s.rows * s.columns * pixel, state), dz = input<T>(sites * z_site, state);
   const auto filters = input<T>(sites * filter_site, state), dy = input<T>(sites * s.batch * s.out_fields, state);
-  const auto phi = random_numbers<T>(sites * terms * s.hidden, state), before = random_numbers<T>(s.rows * s.columns * pixel, state);
+  const auto phi = random_numbers<T>(sites * terms * s.hidden, state),
+             before = random_numbers<T>(s.rows * s.columns * pixel, state);
   // One more number than is to be written.
   std::vector<T> z(sites * z_site + 1, NAN), dphi(phi.size() + 1, NAN), y(sites * s.batch * s.out_fields + 1, NAN);
   std::vector<T> dfilters(sites * filter_site + 1, NAN), dx = before, dx_of_filters = before;
@@ -59,7 +61,8 @@ void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
     cpu::apply_dgrad(p, filters.data() + filters_at, dy.data(), dx_of_filters.data(), block, level);
   }
 
-  std::vector<double> want_z(sites * z_site), want_dphi(phi.size()), want_dx(before.begin(), before.end()), want_y(y.size() - 1);
+  std::vector<double> want_z(sites * z_site), want_dphi(phi.size()), want_dx(before.begin(), before.end()),
+      want_y(y.size() - 1);
   std::vector<double> want_dfilters(sites * filter_site), want_dx_of_filters = want_dx;
   for (int64_t q = 0; q < sites; ++q)
     for (int64_t k = 0; k < terms; ++k)
@@ -67,13 +70,15 @@ void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
         for (int64_t c = 0; c < s.in_fields; ++c) {
           const int64_t at_x = p.at(q) + offsets[k] + b * s.in_fields + c;
           for (int64_t h = 0; h < s.hidden; ++h) {
-            const int64_t at_z = ((q * s.batch + b) * s.hidden + h) * s.in_fields + c, at_phi = (q * terms + k) * s.hidden + h;
+            const int64_t at_z = ((q * s.batch + b) * s.hidden + h) * s.in_fields + c,
+                          at_phi = (q * terms + k) * s.hidden + h;
             want_z[at_z] += double(phi[at_phi]) * x[at_x];
             want_dphi[at_phi] += double(x[at_x]) * dz[at_z];
             want_dx[at_x] += double(phi[at_phi]) * dz[at_z];
           }
           for (int64_t o = 0; o < s.out_fields; ++o) {
-            const int64_t at_y = (q * s.batch + b) * s.out_fields + o, filter = (q * terms + k) * s.in_fields * s.out_fields;
+            const int64_t at_y = (q * s.batch + b) * s.out_fields + o,
+                          filter = (q * terms + k) * s.in_fields * s.out_fields;
             want_y[at_y] += double(filters[filter + c * s.out_fields + o]) * x[at_x];
             want_dx_of_filters[at_x] += double(filters[filter + o * s.in_fields + c]) * dy[at_y];
             want_dfilters[filter + o * s.in_fields + c] += double(x[at_x]) * dy[at_y];
@@ -85,10 +90,12 @@ void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
     for (size_t i = 0; i < want.size(); ++i) {
       if (std::abs(got[i] - want[i]) <= 200 * half_ulp<T>() * (1 + std::abs(want[i]))) continue;  // NaN fails too
       if (++failures < 20)
-        std::printf("C=%d D=%d k=%d %s, %s: got %.9g, expected %.9g\n", static_cast<int>(s.in_fields), static_cast<int>(s.hidden),
-                    static_cast<int>(s.size), cpu::name(level), what, static_cast<double>(got[i]), want[i]);
+        std::printf("C=%d D=%d k=%d %s, %s: got %.9g, expected %.9g\n", static_cast<int>(s.in_fields),
+                    static_cast<int>(s.hidden), static_cast<int>(s.size), cpu::name(level), what,
+                    static_cast<double>(got[i]), want[i]);
     }
-    if (got.size() > want.size() && !std::isnan(got.back())) ++failures, std::printf("%s: written beyond its end\n", what);
+    if (got.size() > want.size() && !std::isnan(got.back()))
+      ++failures, std::printf("%s: written beyond its end\n", what);
   };
   compare("z", z, want_z);
   compare("dphi", dphi, want_dphi);

@@ -51,7 +51,10 @@ def written_out(layer, x):
             for row in range(k):
                 for column in range(k):
                     t = [(2 * at - (k - 1)) / max(k - 1, 1) for at in (row, column)]
-                    a = [-math.cos(angle) * t[0] - math.sin(angle) * t[1], math.sin(angle) * t[0] - math.cos(angle) * t[1]]
+                    a = [
+                        -math.cos(angle) * t[0] - math.sin(angle) * t[1],
+                        math.sin(angle) * t[0] - math.cos(angle) * t[1],
+                    ]
                     a += [half_turns(i - j)] * (layer.group == "SE2" and not lifting)
                     for p in range(sizes[0]):
                         for q in range(sizes[1]):
@@ -59,7 +62,10 @@ def written_out(layer, x):
                             if not (0 <= at[0] < height and 0 <= at[1] < width):
                                 continue
                             longest = max(height, width) - 1
-                            b = [soft_translation * (2 * v - (size - 1)) / longest for v, size in zip(at, (height, width))]
+                            b = [
+                                soft_translation * (2 * v - (size - 1)) / longest
+                                for v, size in zip(at, (height, width))
+                            ]
                             b += [soft_rotation * half_turns(i if lifting else j)] * (layer.group == "SE2")
                             k_oc = layer.kernel(torch.tensor(a, **DOUBLE), torch.tensor(b, **DOUBLE))
                             y[:, :, i, p, q] += x[:, :, j, at[0], at[1]] @ k_oc.t()
@@ -75,7 +81,9 @@ def test_the_equation(kind, lifting):
         assert torch.allclose(layer(x), written_out(layer, x), atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [dict(stride=2, padding=2), dict(kernel_size=2, padding=0), dict(kernel_size=4, padding=1, stride=3)])
+@pytest.mark.parametrize(
+    "options", [dict(stride=2, padding=2), dict(kernel_size=2, padding=0), dict(kernel_size=4, padding=1, stride=3)]
+)
 @pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 4, None), ("SE2", 2, "both")])
 def test_the_equation_of_other_sizes(kind, options):
     layer = make(False, kind, 1, 2, hidden_channels=4, num_features=3, **options)
@@ -102,7 +110,9 @@ def test_the_strict_convolution_over_c4_is_that_of_the_package():
     """Its rendered filter, handed to functional.group_conv2d: weight[o, c, w, s] = k((s, w)⁻¹)."""
     layer = make(False, ("SE2", 4, "both"), soft_frequency=0.0)
     x = random_map(layer)
-    weight = torch.stack([layer.kernel(layer.relative[0, w], torch.zeros(3, **DOUBLE)) for w in range(4)])  # [w, t, o, c]
+    weight = torch.stack(
+        [layer.kernel(layer.relative[0, w], torch.zeros(3, **DOUBLE)) for w in range(4)]
+    )  # [w, t, o, c]
     weight = weight.permute(2, 3, 0, 1).unflatten(3, (3, 3))
     assert torch.allclose(layer(x), functional.group_conv2d(x, weight, layer.bias, group="C4", padding=1), atol=1e-12)
 
@@ -144,7 +154,9 @@ def equivariance_error(layer, x, soft):
     return (moved.norm() / y.norm()).item()
 
 
-@pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 4, "translation"), ("SE2", 4, "rotation"), ("SE2", 4, "both")])
+@pytest.mark.parametrize(
+    "kind", [("T2", 1, "translation"), ("SE2", 4, "translation"), ("SE2", 4, "rotation"), ("SE2", 4, "both")]
+)
 def test_the_equivariance_error_grows_continuously_from_zero(kind):
     layer = make(False, kind)
     x, errors = random_map(layer, (8, 8)), []
@@ -160,23 +172,38 @@ def test_the_equivariance_error_grows_continuously_from_zero(kind):
     assert errors[-1] > 1e-3
 
 
-@pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 4, "translation"), ("SE2", 4, "rotation"), ("SE2", 4, "both"), ("SE2", 4, None)])
+@pytest.mark.parametrize(
+    "kind",
+    [("T2", 1, "translation"), ("SE2", 4, "translation"), ("SE2", 4, "rotation"), ("SE2", 4, "both"), ("SE2", 4, None)],
+)
 def test_only_the_soft_coordinates_are_seen(kind):
-    """Translation alone leaves quarter turns exact about the same pixel only if they move it nowhere; rotation alone leaves
-    shifts exact."""
+    """Translation alone leaves quarter turns exact about the same pixel only if they move it nowhere; rotation alone
+    leaves shifts exact."""
     layer = make(False, kind)
     x = random_map(layer, (8, 8))
     by_shift = equivariance_error(layer, x, "translation")
     assert (by_shift > 1e-3) if kind[2] in ("translation", "both") else (by_shift < 1e-14)
     frequency = layer.kernel.absolute.frequency
-    assert [bool(f) for f in frequency] == [layer.soft_translation] * 2 + [kind[2] in ("rotation", "both")] * (kind[0] == "SE2")
+    assert [bool(f) for f in frequency] == [layer.soft_translation] * 2 + [kind[2] in ("rotation", "both")] * (
+        kind[0] == "SE2"
+    )
 
 
 @pytest.mark.parametrize("lifting", [True, False])
 @pytest.mark.parametrize("kind", SMALL)
 def test_gradcheck(kind, lifting):
     """To the input and every parameter, ω and ω' included."""
-    layer = make(lifting, kind, 1, 2, kernel_size=2, hidden_channels=3, num_features=2, learn_frequency=True, learn_soft_frequency=True)
+    layer = make(
+        lifting,
+        kind,
+        1,
+        2,
+        kernel_size=2,
+        hidden_channels=3,
+        num_features=2,
+        learn_frequency=True,
+        learn_soft_frequency=True,
+    )
     names = [name for name, _ in layer.named_parameters()]
     assert {"kernel.stationary.frequency", "kernel.absolute.frequency", "kernel.weight", "bias"} <= set(names)
     values = [p.detach().clone().requires_grad_() for p in layer.parameters()]
@@ -206,7 +233,9 @@ def test_learning_under_the_penalty_brings_equivariance_back():
     assert not fixed.kernel.absolute.frequency.requires_grad and not fixed.kernel.stationary.frequency.requires_grad
 
 
-@pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 8, None), ("SE2", 4, "rotation"), ("SE2", 4, "both")])
+@pytest.mark.parametrize(
+    "kind", [("T2", 1, "translation"), ("SE2", 8, None), ("SE2", 4, "rotation"), ("SE2", 4, "both")]
+)
 def test_algorithms_agree(kind):
     layer = make(False, kind)
     x = random_map(layer)
@@ -223,7 +252,9 @@ def test_the_kernel_starts_with_the_variance_of_conv2d():
     assert 0.8 < values.var() * 3 * fan_in < 1.25
 
 
-@pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 4, "rotation"), ("SE2", 8, None), ("SE2", 4, "both")])
+@pytest.mark.parametrize(
+    "kind", [("T2", 1, "translation"), ("SE2", 4, "rotation"), ("SE2", 8, None), ("SE2", 4, "both")]
+)
 def test_state_dict_pickle_and_dtypes(kind):
     layer = make(True, kind, 1, 2).float()
     x = random_map(layer)
@@ -237,7 +268,9 @@ def test_state_dict_pickle_and_dtypes(kind):
     assert str(layer).startswith("NonstationaryLiftingConv2d(\n  1, 2, kernel_size=3, group=")
 
 
-@pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 4, "rotation"), ("SE2", 8, None), ("SE2", 4, "both")])
+@pytest.mark.parametrize(
+    "kind", [("T2", 1, "translation"), ("SE2", 4, "rotation"), ("SE2", 8, None), ("SE2", 4, "both")]
+)
 def test_autocast(kind):
     lift, conv = make(True, kind, 1, 2).float(), make(False, kind, 2, 2).float()
     x = random_map(lift)
@@ -252,7 +285,9 @@ def test_autocast(kind):
 @pytest.mark.parametrize("kind", [("T2", 1, "translation"), ("SE2", 4, "rotation"), ("SE2", 4, "both")])
 def test_compile_fullgraph(kind):
     torch._dynamo.reset()
-    network = torch.nn.Sequential(make(True, kind, 1, 2, learn_soft_frequency=True), torch.nn.ReLU(), make(False, kind, 2, 2)).float()
+    network = torch.nn.Sequential(
+        make(True, kind, 1, 2, learn_soft_frequency=True), torch.nn.ReLU(), make(False, kind, 2, 2)
+    ).float()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     for batch in (2, 3):
         x = random_map(network[0], batch=batch)
@@ -274,7 +309,11 @@ BAD = {
     "kernel": (ValueError, dict(kernel_size=0), "kernel_size must be at least 1, got 0"),
     "padding": (ValueError, dict(padding=-1), "padding must be at least 0, got -1"),
     "padding pair": (TypeError, dict(padding=(1, 1)), "padding must be an int, got tuple"),
-    "algorithm": (ValueError, dict(soft="both", algorithm="irrep"), "algorithm must be one of 'auto', 'reference', 'contract', 'triton_contract' for soft='both'"),
+    "algorithm": (
+        ValueError,
+        dict(soft="both", algorithm="irrep"),
+        "algorithm must be one of 'auto', 'reference', 'contract', 'triton_contract' for soft='both'",
+    ),
     "strict algorithm": (ValueError, dict(soft=None, algorithm="contract"), "got 'contract'"),
 }
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gconv_ext import nn, ops, triton_kernels
-from gconv_ext.contraction import contract, reference
+from gconv_ext.contraction import contract
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -42,7 +42,10 @@ def test_values_and_gradients(case, dtype):
     """No worse than twice the error of plain PyTorch in the same precision."""
     arguments, options = make(case, dtype)
     exact = passes([a.double() for a in arguments], options, algorithm="reference")
-    plain, got = passes(arguments, options, algorithm="reference"), passes(arguments, options, algorithm="triton_contract")
+    plain, got = (
+        passes(arguments, options, algorithm="reference"),
+        passes(arguments, options, algorithm="triton_contract"),
+    )
     for a, b, want in zip(got, plain, exact, strict=True):
         assert a.shape == want.shape and a.is_contiguous()
         assert (a - want).abs().max() <= 2 * (b - want).abs().max() + 1e-5 * max(1, want.abs().max())
@@ -64,7 +67,9 @@ def test_second_derivatives():
     results = []
     for algorithm in ("reference", "triton_contract"):
         inputs = [a.detach().requires_grad_() for a in arguments]
-        grads = torch.autograd.grad(contract(*inputs, **options, algorithm=algorithm).pow(2).sum(), inputs, create_graph=True)
+        grads = torch.autograd.grad(
+            contract(*inputs, **options, algorithm=algorithm).pow(2).sum(), inputs, create_graph=True
+        )
         results.append(torch.autograd.grad(sum(grad.sin().sum() for grad in grads), inputs))
     for want, got in zip(*results, strict=True):
         assert torch.allclose(got, want, rtol=1e-3, atol=1e-3 * want.abs().max())
@@ -74,13 +79,17 @@ def test_opcheck_and_an_empty_batch():
     (x, hidden, weight), options = make(INTERPRETED[1])
     torch.library.opcheck(torch.ops.gconv_ext.triton_contract_fprop, (x, hidden, weight, *options.values()))
     dy = ops.contract_fprop("triton_contract", x, hidden, weight, *options.values())
-    torch.library.opcheck(torch.ops.gconv_ext.triton_contract_backward, (dy, x, hidden, weight, *options.values(), [True, False, True]))
+    torch.library.opcheck(
+        torch.ops.gconv_ext.triton_contract_backward, (dy, x, hidden, weight, *options.values(), [True, False, True])
+    )
     y, *grads = passes([x[:0], hidden, weight], options, algorithm="triton_contract")
     assert y.shape == (0, *dy.shape[1:]) and not any(grad.any() for grad in grads)
 
 
 def test_layers_and_what_they_support():
-    layer = nn.NonstationaryLiftingConv2d(1, 2, 3, "T2", soft="translation", padding=1, hidden_channels=3, algorithm="triton_contract").to(DEVICE)
+    layer = nn.NonstationaryLiftingConv2d(
+        1, 2, 3, "T2", soft="translation", padding=1, hidden_channels=3, algorithm="triton_contract"
+    ).to(DEVICE)
     x = torch.randn(1, 1, 2, 3, device=DEVICE)
     got = layer(x)
     layer.algorithm = "reference"
@@ -93,4 +102,6 @@ def test_layers_and_what_they_support():
 def test_schemas_are_those_of_the_compiled_ops():
     for name in ("fprop", "backward"):
         compiled = str(getattr(torch.ops.gconv_ext, f"contract_{name}").default._schema)
-        assert str(getattr(torch.ops.gconv_ext, f"triton_contract_{name}").default._schema) == compiled.replace("::", "::triton_", 1)
+        assert str(getattr(torch.ops.gconv_ext, f"triton_contract_{name}").default._schema) == compiled.replace(
+            "::", "::triton_", 1
+        )
