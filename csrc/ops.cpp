@@ -2,6 +2,7 @@
 // gconv_ext/autograd.py the derivatives.
 #include <torch/library.h>
 
+#include "contract.h"
 #include "expand_filter.h"
 #include "irrep.h"
 #ifdef GCONV_CUDA
@@ -24,6 +25,10 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "irrep_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, int kernel_size, "
       "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
+  m.def("contract_fprop(Tensor x, Tensor hidden, Tensor weight, int stride, int padding) -> Tensor");
+  m.def(
+      "contract_backward(Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
+      "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)");
   // On GPUs alone.
   m.def(
       "fused_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
@@ -43,6 +48,8 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("irrep_transform_weight", &gconv::irrep_transform_weight_cpu);
   m.impl("irrep_dgrad", &gconv::irrep_dgrad_cpu);
   m.impl("irrep_wgrad", &gconv::irrep_wgrad_cpu);
+  m.impl("contract_fprop", &gconv::contract_fprop_cpu);
+  m.impl("contract_backward", &gconv::contract_backward_cpu);
 }
 
 #ifdef GCONV_CUDA

@@ -130,6 +130,14 @@ _SUPPORT = {
 ALGORITHMS = ("auto", *_SUPPORT)
 
 
+_CONTRACTION_SUPPORT = {
+    "reference": lambda weight: Support(),
+    "contract": lambda weight: Support("contract"),
+    "triton_contract": lambda weight: _triton(weight, "triton_contract"),
+}
+CONTRACTION_ALGORITHMS = ("auto", *_CONTRACTION_SUPPORT)
+
+
 def support(algorithm: str, weight: Tensor) -> Support:
     """Of the algorithm of that name, other than "auto", for filter banks with this one's device and dtype."""
     return _SUPPORT[algorithm](weight)
@@ -248,12 +256,25 @@ def _resolve(call: Convolution, algorithm: str) -> tuple[str, str]:
     check_algorithm(algorithm)
     if algorithm == "auto":
         algorithm = choose(call).algorithm
-    support = _SUPPORT[algorithm](call.weight)
+    return algorithm, _kernels(algorithm, _SUPPORT[algorithm](call.weight))
+
+
+def contraction_kernels(algorithm: str, weight: Tensor) -> str:
+    """The family of ops that computes contraction.contract with the named algorithm, "" for the reference; errors as
+    for run.  "auto" is "contract": compiled on the CPU, and on a GPU PyTorch's matrix products, while no measurement
+    there backs ours."""
+    if algorithm not in CONTRACTION_ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(map(repr, CONTRACTION_ALGORITHMS))}, got {algorithm!r}")
+    algorithm = "contract" if algorithm == "auto" else algorithm
+    return _kernels(algorithm, _CONTRACTION_SUPPORT[algorithm](weight))
+
+
+def _kernels(algorithm: str, support: Support) -> str:
     if support.missing:
         raise RuntimeError(f"algorithm={algorithm!r} is not available: {support.missing}")
     if support.unsupported:
         raise ValueError(f"algorithm={algorithm!r} does not support this call: {support.unsupported}")
-    return algorithm, support.kernels
+    return support.kernels
 
 
 def run(call: Convolution, algorithm: str) -> Tensor:

@@ -45,6 +45,7 @@ _COMPILED_OPS = (
     "expand_filter", "expand_filter_backward",
     "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
     "fused_fprop", "fused_dgrad", "fused_wgrad",
+    "contract_fprop", "contract_backward",
 )  # fmt: skip
 _compiled = {
     (name, device)
@@ -122,6 +123,23 @@ def wgrad(
     return getattr(torch.ops.gconv_ext, f"{kernels}_wgrad")(x, dy, relaxed_weight, activated, *options)
 
 
+# The contraction of contraction.py has two families: contract, compiled or in PyTorch (contraction_blocks.py), and
+# triton_contract.
+
+
+def contract_fprop(kernels: str, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """The op gconv_ext::{kernels}_fprop: shapes as in contraction.contract."""
+    return getattr(torch.ops.gconv_ext, f"{kernels}_fprop")(x, hidden, weight, stride, padding)
+
+
+def contract_backward(
+    kernels: str, dy: Tensor, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, output_mask: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op gconv_ext::{kernels}_backward: the gradients to x, hidden and weight, each of shape [0] where `output_mask` does
+    not ask for it."""
+    return getattr(torch.ops.gconv_ext, f"{kernels}_backward")(dy, x, hidden, weight, stride, padding, output_mask)
+
+
 def lies_in_rows(map: Tensor) -> bool:
     """Whether a map [B, C, (|P|,) H, W] lies as rows of pixels, not as pixels of numbers, as csrc/irrep_checks.h sees it."""
     field, column = map.stride(1), map.stride(-1)
@@ -154,6 +172,14 @@ def _fake_expand_filter_backward(grad_filter, weight, relaxed_weight, group, rel
     grad_weight = weight.new_empty(weight.shape if output_mask[0] else (0,))
     grad_relaxed_weight = weight.new_empty(relaxed_weight.shape if output_mask[1] else (0,))
     return grad_weight, grad_relaxed_weight
+
+
+def _fake_contract_fprop(x, hidden, weight, stride, padding):
+    return x.new_empty((x.shape[0], weight.shape[0], hidden.shape[2], *hidden.shape[:2]))
+
+
+def _fake_contract_backward(dy, x, hidden, weight, stride, padding, output_mask):
+    return tuple(like.new_empty(like.shape if needed else (0,)) for like, needed in zip((x, hidden, weight), output_mask))
 
 
 def _fake_fprop(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
@@ -213,6 +239,10 @@ _FAKES = {
     "expand_filter_backward": _fake_expand_filter_backward,
     "irrep_transform_weight": _fake_irrep_transform_weight,
     "triton_irrep_transform_weight": _fake_triton_irrep_transform_weight,
+    "contract_fprop": _fake_contract_fprop,
+    "triton_contract_fprop": _fake_contract_fprop,
+    "contract_backward": _fake_contract_backward,
+    "triton_contract_backward": _fake_contract_backward,
     "fprop": _fake_fprop,
     "dgrad": _fake_dgrad,
     "wgrad": _fake_wgrad,

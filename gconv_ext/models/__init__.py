@@ -10,6 +10,7 @@ from .cohen_welling import P4CNN, Z2CNN
 from .noise import (
     NoiseP4CNN, NoiseP4MCNN, NoisePlainCNN, NoiseRelaxedP4CNN, NoiseRelaxedP4MCNN, NoiseRelaxedTranslationCNN,
 )  # fmt: skip
+from .nonstationary import NonstationaryCKResNet
 from .partial import PartialCKResNet, PartialCNN13
 from .resnet import RESNETS, ResNet
 
@@ -25,12 +26,13 @@ _MODELS = {
     **RESNETS,
     "partial_ckresnet": PartialCKResNet,
     "partial_cnn13": PartialCNN13,
+    "nonstationary_ckresnet": NonstationaryCKResNet,
 }
 
 __all__ = [
     "create_model", "list_models", "NoisePlainCNN", "NoiseP4CNN", "NoiseP4MCNN", "NoiseRelaxedP4CNN",
-    "NoiseRelaxedP4MCNN", "NoiseRelaxedTranslationCNN", "P4CNN", "PartialCKResNet", "PartialCNN13",
-    "ResNet", "Z2CNN",
+    "NoiseRelaxedP4MCNN", "NoiseRelaxedTranslationCNN", "NonstationaryCKResNet", "P4CNN", "PartialCKResNet",
+    "PartialCNN13", "ResNet", "Z2CNN",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from .conv import GroupConv2d, LiftingConv2d
 from .distributions import ElementDistribution, distribution_parameters
 from .kernel_networks import KernelNetwork
 from .norm import GroupBatchNorm2d, GroupDropout2d, GroupInstanceNorm2d, GroupLayerNorm2d
+from .nonstationary import NonstationaryGroupConv2d, NonstationaryLiftingConv2d
 from .partial import PartialGroupConv2d, PartialLiftingConv2d, PartialPointwiseConv2d, SampledMap
 from .pooling import GroupGlobalPool, GroupPool, SpatialAvgPool2d, SpatialGlobalPool2d, SpatialMaxPool2d
 from .relaxed import RelaxedGroupConv2d, RelaxedLiftingConv2d
@@ -32,6 +33,8 @@ __all__ = [
     "GroupResidualBlock2d",
     "KernelNetwork",
     "LiftingConv2d",
+    "NonstationaryGroupConv2d",
+    "NonstationaryLiftingConv2d",
     "PartialGroupConv2d",
     "PartialLiftingConv2d",
     "PartialPointwiseConv2d",

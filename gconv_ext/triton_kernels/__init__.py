@@ -1,4 +1,4 @@
-"""The same ops in Triton, for GPUs: a family of its own (triton_irrep, triton_fused), and the filter expansion wherever it was
+"""The same ops in Triton, for GPUs: a family of its own (triton_irrep, triton_fused, triton_contract), and the filter expansion wherever it was
 not compiled for CUDA.
 
 Importing this defines the ops; Triton itself is imported by the first call.
@@ -31,6 +31,12 @@ OPS = {
     "triton_fused_fprop": (f"{_PASSES['fprop']}) -> Tensor", "fused", "fused_fprop"),
     "triton_fused_dgrad": (f"{_PASSES['dgrad']}) -> Tensor", "fused", "fused_dgrad"),
     "triton_fused_wgrad": (f"{_PASSES['wgrad']}) -> Tensor", "fused", "fused_wgrad"),
+    "triton_contract_fprop": ("Tensor x, Tensor hidden, Tensor weight, int stride, int padding) -> Tensor", "contract", "contract_fprop"),
+    "triton_contract_backward": (
+        "Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
+        "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)",
+        "contract", "contract_backward",
+    ),
     "expand_filter": (f"{_TENSORS}, str group, str relax_on) -> Tensor", "expand_filter", "expand_filter"),
     "expand_filter_backward": (
         f"Tensor grad_filter, {_TENSORS}, str group, str relax_on, bool[2] output_mask) -> (Tensor grad_weight, Tensor grad_relaxed_weight)",

@@ -15,7 +15,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from gconv_ext import PointGroup
-from gconv_ext.triton_kernels import expand_filter, fused, irrep_fprop, irrep_wgrad
+from gconv_ext.triton_kernels import contract, expand_filter, fused, irrep_fprop, irrep_wgrad
 
 CUOBJDUMP = os.path.join(os.path.dirname(triton.backends.nvidia.__file__), "bin", "cuobjdump")
 COLUMNS = ["call", "kernel", "arch", "registers", "stack", "spills", "shared", "hgmma", "hmma"]
@@ -110,6 +110,11 @@ def launches(dtype):
         yield f"expand_filter {of} relaxed", lambda: expand_filter.expand_filter(banks, relaxed_weight, name, "input")
         grad = torch.empty(fields * group.order, fields * group.order, 3, 3, dtype=dtype)
         yield f"expand_filter_backward {of} relaxed", lambda: expand_filter.expand_filter_backward(grad, banks, relaxed_weight, name, "input", [True, True])
+    for fields, elements in ((32, 1), (16, 4)):
+        x, weight = torch.empty(2, fields, elements, 8, 8, dtype=dtype), torch.empty(fields, fields, 32, dtype=dtype)
+        hidden = torch.empty(8, 8, elements, elements, 9, 32, dtype=dtype)
+        yield f"contract_fprop {elements} {fields}", lambda: contract.contract_fprop(x, hidden, weight, 1, 1)
+        yield f"contract_backward {elements} {fields}", lambda: contract.contract_backward(x, x, hidden, weight, 1, 1, [True] * 3)
 
 
 def main(arch, text=""):

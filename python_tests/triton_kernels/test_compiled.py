@@ -38,7 +38,10 @@ def test_shared_memory_suffices(rows):
     assert not too_much, too_much
 
 
-MULTIPLIES = ("irrep_fprop_kernel", "irrep_wgrad_kernel", "fused_fprop_kernel", "fused_wgrad_kernel")
+MULTIPLIES = (
+    "irrep_fprop_kernel", "irrep_wgrad_kernel", "fused_fprop_kernel", "fused_wgrad_kernel",
+    "contract_fprop_kernel", "contract_hgrad_kernel", "contract_wgrad_kernel",
+)  # fmt: skip
 
 
 def test_16_bit_products_are_on_the_tensor_cores_and_exact_ones_are_not(rows):
