@@ -11,6 +11,13 @@ from torch import Tensor
 
 from .groups import as_group
 
+_COMPILED_OPS = (
+    "expand_filter", "expand_filter_backward",
+    "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
+    "fused_fprop", "fused_dgrad", "fused_wgrad",
+    "contract_fprop", "contract_backward",
+)  # fmt: skip
+
 
 def _load() -> str | None:
     """Loads the library of ops; None, or why it could not be loaded."""
@@ -28,6 +35,8 @@ def _load() -> str | None:
             f"the compiled ops could not be loaded (built with torch {built_with}, running torch {torch.__version__}): "
             f"{error}; reinstall gconv_ext to build it against this torch"
         )
+    if absent := [name for name in _COMPILED_OPS if not hasattr(torch.ops.gconv_ext, name)]:
+        return f"the compiled ops are of other sources than this Python code: they lack {', '.join(absent)}; reinstall gconv_ext"
     return None
 
 
@@ -41,12 +50,6 @@ def build_info() -> dict:
 
 
 _missing_reason = _load()
-_COMPILED_OPS = (
-    "expand_filter", "expand_filter_backward",
-    "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
-    "fused_fprop", "fused_dgrad", "fused_wgrad",
-    "contract_fprop", "contract_backward",
-)  # fmt: skip
 _compiled = {
     (name, device)
     for name in _COMPILED_OPS
