@@ -8,14 +8,19 @@ from pathlib import Path
 from .algorithms import ALGORITHMS
 from .cli_noise import needs_train_extra
 
-MODELS = ("strict", "partial", "t2-ending", "mlp-ending", "augerino")  # of experiments.sixes, which needs the extra
+# Of experiments.sixes, which needs the extra.
+MODELS = (
+    "strict", "partial", "t2-ending", "mlp-ending", "augerino",
+    "soft-none", "soft-rotation", "soft-translation", "soft-both",
+)  # fmt: skip
 
 
 def add_train(experiments) -> None:
     sixes = experiments.add_parser(
         "sixes",
-        help="paper 4: strict and partial networks on sixes, turned or mirrored",
-        description="Paper 4's toy tasks: is a six turned by half a turn (180), is it mirrored (M)?",
+        help="papers 2 and 4: strict, partial and soft networks on sixes, turned or mirrored",
+        description="Paper 4's toy tasks: is a six turned by half a turn (180), is it mirrored (M)? The models soft-… are "
+        "paper 2's network, over SE2.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sixes.set_defaults(command=_train)

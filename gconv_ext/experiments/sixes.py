@@ -29,6 +29,8 @@ MODELS = {
     "mlp-ending": dict(partial=False, ending="MLP"),
     "augerino": dict(group="T2"),
 }
+# Paper 2's network, over SE(2) alone: what of it is soft.
+NONSTATIONARY = {"soft-none": None, "soft-rotation": "rotation", "soft-translation": "translation", "soft-both": "both"}
 GROUPS = ("SE2", "E2", "D1")
 CURVE = 36  # angles of Fig. 4
 
@@ -40,7 +42,8 @@ class SixesConfig:
 
     Attributes:
         task: "180" or "M"; see gconv_ext.data.sixes.
-        model: "strict", "partial", "t2-ending", "mlp-ending" or "augerino".
+        model: "strict", "partial", "t2-ending", "mlp-ending" or "augerino"; or paper 2's network, strict as "soft-none", or
+            "soft-rotation", "soft-translation", "soft-both".
         group: "SE2", "E2" or "D1", the mirror alone.
         elements: N, rotations sampled; 1 for "D1".
         width: fields of the lifting layer; 10 as in the published configuration.
@@ -66,9 +69,11 @@ class SixesConfig:
     algorithm: str = "auto"
 
     def __post_init__(self):
-        for name, allowed in (("task", SIX_TASKS), ("model", MODELS), ("group", GROUPS)):
+        for name, allowed in (("task", SIX_TASKS), ("model", [*MODELS, *NONSTATIONARY]), ("group", GROUPS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.model in NONSTATIONARY and self.group != "SE2":
+            raise InputError(f"group must be SE2 for model {self.model}, got {self.group!r}")
         for name in ("elements", "width", "epochs", "batch_size", "lr", "distribution_lr"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
@@ -82,6 +87,11 @@ class SixesConfig:
         return f"{self.task}-{self.group}-{self.model}-seed{self.seed}"
 
     def network(self) -> nn.Module:
+        if self.model in NONSTATIONARY:
+            return create_model(
+                "nonstationary_ckresnet", in_channels=1, num_classes=2, width=self.width, algorithm=self.algorithm,
+                elements=self.elements, soft=NONSTATIONARY[self.model],
+            )  # fmt: skip
         elements = 1 if self.group == "D1" else self.elements
         own = {"group": self.group, "elements": elements} if self.model != "augerino" else {}
         network = create_model(

@@ -8,7 +8,7 @@ from data.test_idx import idx_bytes  # python_tests/data
 from gconv_ext import cli_sixes, create_model
 from gconv_ext.cli import main
 from gconv_ext.data import load_digits, sixes
-from gconv_ext.experiments.sixes import CURVE, MODELS, SixesConfig, subsets, table
+from gconv_ext.experiments.sixes import CURVE, MODELS, NONSTATIONARY, SixesConfig, subsets, table
 from gconv_ext.nn import distribution_parameters
 from gconv_ext.training.results import read_rows
 
@@ -72,7 +72,7 @@ def trained(tmp_path_factory):
         (out / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images[chosen]))
         (out / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(labels[chosen]))
     assert train(out, "--task", "M") == 0
-    assert train(out, "--task", "180", "--elements", "2", "--model", *cli_sixes.MODELS) == 0
+    assert train(out, "--task", "180", "--elements", "2", "--model", *MODELS) == 0
     return out
 
 
@@ -109,7 +109,18 @@ def test_resumed_and_refused(trained, capsys):
 
 
 def test_models_of_the_command_line():
-    assert list(cli_sixes.MODELS) == list(MODELS)
+    assert list(cli_sixes.MODELS) == [*MODELS, *NONSTATIONARY]
+
+
+def test_paper_2s_network(trained, tmp_path, capsys):
+    options = ["--data-dir", str(trained), "--elements", "4", "--model", "soft-none", "soft-rotation"]
+    assert train(tmp_path, *options) == 0
+    strict, soft = read_rows(tmp_path / "results.jsonl")
+    assert strict["test_accuracy"] == 0.5
+    difference = [torch.tensor(row["probability_of_six"]) - torch.tensor(row["probability_of_six"]).roll(CURVE // 2) for row in (strict, soft)]
+    assert difference[0].abs().max() < 1e-4 < difference[1].abs().max()
+    assert train(tmp_path, *options, "--task", "M") == 2
+    assert "group must be SE2 for model soft-none, got 'D1'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change, message", [
