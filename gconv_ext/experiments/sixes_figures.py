@@ -21,12 +21,15 @@ def draw_curves(rows: list[dict], path: Path) -> Path:
         The path.
     """
     figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    colours = {}  # of each group and model; seeds differ in the line
     for row in rows:
         if curve := row["probability_of_six"]:
             config, half = row["config"], len(curve) // 2
             degrees = [360 * i / len(curve) for i in range(-half, half + 1)]
             label = f"{config['group']}, {config['model']}, seed {config['seed']}"
-            axis.plot(degrees, curve[half:] + curve[: half + 1], marker=".", label=label)
+            colour = colours.setdefault((config["group"], config["model"]), plt.cm.tab20(2 * len(colours) % 19))
+            style = ("-", "--", ":", "-.")[config["seed"] % 4]
+            axis.plot(degrees, curve[half:] + curve[: half + 1], style, color=colour, marker=".", label=label)
     axis.set(xlabel="angle, degrees", ylabel="probability of “6”", xticks=range(-180, 181, 45), ylim=(0, 1))
     figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
