@@ -39,9 +39,10 @@ LAYERS = {
     "transposed": (lambda group: nn.GroupConvTranspose2d(4, 6, 3, group, 2, 1, groups=2, algorithm="irrep"), 5),
     "transposed even": (lambda group: nn.GroupConvTranspose2d(4, 2, 4, group, 2, 1, algorithm="irrep"), 5),
     "separable": (lambda group: nn.SeparableGroupConv2d(4, 6, 3, group, 2, 1, algorithm="irrep"), 7),
+    "residual": (lambda group: nn.GroupResidualBlock2d(4, 6, group, 2, algorithm="irrep").eval(), 7),
 }  # fmt: skip
 NORMS = ("batch norm", "layer norm", "instance norm")
-LEARNED = (*NORMS, "transposed", "separable")
+LEARNED = (*NORMS, "transposed", "separable", "residual")
 
 
 def make(name, group=C4, dtype=torch.float32, batch=2):
