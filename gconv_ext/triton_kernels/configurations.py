@@ -24,13 +24,13 @@ def _fitting(fields: int, most: int) -> int:
     return min(most, max(16, 1 << (fields - 1).bit_length()))
 
 
-def irrep_fprop(order: int, in_fields: int, out_fields: int, bits: int, crowded: bool, hopper: bool) -> Tile:
+def irrep_fprop(order: int, in_fields: int, out_fields: int, bits: int, crowded: bool, hopper: bool, wide: bool) -> Tile:
     """`crowded`: more to hold in registers: phases of a strided dgrad, the sums over filter banks, maps in rows of pixels.
-    `hopper`: sm_90 or newer, whose tensor cores read the filter from shared memory."""
+    `hopper`: sm_90 or newer, whose tensor cores read the filter from shared memory.  `wide`: with 64-bit offsets."""
     if bits == 32:
         return Tile(32, 16, 16, 4, 1)
     if order == 8:
-        if not hopper:
+        if not hopper or (wide and crowded):
             return Tile(32, 16, 16, 8, 2) if crowded else Tile(64, 16, 16, 8, 3)
         return Tile(64, _fitting(out_fields, 32), 16, 8 if crowded or out_fields > 16 else 4, 3)
     tile = _fitting(out_fields, 64)
@@ -47,7 +47,7 @@ def transforms_first(order: int, in_fields: int, out_fields: int, crowded: bool)
 
 
 def irrep_wgrad(order: int, in_fields: int, out_fields: int, bits: int, wide: bool) -> Tile:
-    """`wide`: with 64-bit offsets."""
+    """`wide` as above."""
     out_tile = _fitting(out_fields, 32)
     pixels = 16 if order == 8 and out_tile == 16 else 32
     return Tile(pixels, out_tile, 16, 8, 2, 255 if bits == 16 or wide else None)

@@ -261,7 +261,8 @@ def _launch(
     x_fields_last = not lies_in_rows(x)
     crowded = phases > 1 or scale_output or not x_fields_last
     sizes = (len(tables["MATRICES"]), in_fields, out_fields)
-    tile = configurations.irrep_fprop(*sizes, x.element_size() * 8, crowded, is_hopper(x))
+    wide = is_wide(x, y)
+    tile = configurations.irrep_fprop(*sizes, x.element_size() * 8, crowded, is_hopper(x), wide)
     if transformed is None and configurations.transforms_first(*sizes, crowded):
         transformed = _transformed(weight, group, size, banks * blocks, in_fields, out_fields, lifting, adjoint)
     with on_device(x):
@@ -275,7 +276,7 @@ def _launch(
             TAPS=tap_lists(group, size, lifting, axes), ROW_SPREAD=rows.spread, COLUMN_SPREAD=columns.spread, MASKED=activated is not None,
             SCALE_INPUT=scale_input, SCALE_OUTPUT=scale_output,
             HAS_BIAS=bias is not None, RELU=relu, X_FIELDS_LAST=x_fields_last, Y_FIELDS_LAST=not lies_in_rows(y),
-            WIDE=is_wide(x, y), PRECISION=precision(), PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
+            WIDE=wide, PRECISION=precision(), PIXELS=tile.pixels, OUT_FIELDS=tile.out_fields, IN_FIELDS=tile.in_fields,
             num_warps=tile.num_warps, num_stages=tile.num_stages, maxnreg=tile.registers,
             # The weighted x and the first butterfly in one rounding would not be the same for x and g·x.
             enable_fp_fusion=not scale_input,

@@ -53,4 +53,6 @@ def test_16_bit_products_are_on_the_tensor_cores_and_exact_ones_are_not(rows):
 
 def test_hopper_has_its_own_instruction(rows):
     chosen = [row for row in rows if row["arch"] == 90 and row["kernel"] == "irrep_fprop_kernel" and "bfloat16" in row["call"]]
+    # With 64-bit offsets the registers do not hold the larger tile that it takes.
+    chosen = [row for row in chosen if "wide" not in row["call"]]
     assert chosen and all(row["hgmma"] for row in chosen)
