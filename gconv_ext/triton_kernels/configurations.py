@@ -63,7 +63,7 @@ def fused_fprop(order: int, in_fields: int, out_fields: int, bits: int) -> Tile:
 
 def fused_wgrad(order: int, in_fields: int, out_fields: int, bits: int) -> Tile:
     if bits == 32:
-        return Tile(16, 16, 16, 8, 2, None)
+        return Tile(16, 16, 16, 8, 2)
     most = 16 if order == 8 else 32
     return Tile(32, _fitting(out_fields, most), _fitting(in_fields, most), 4, 2)
 
