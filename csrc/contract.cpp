@@ -1,9 +1,10 @@
 // The contraction behind soft translation as ops: checks, allocation, memory formats, threads, and the products with
 // the last weight matrix. The sums over taps are in cpu/contract.
 //
-// Output sites (pixel, element) are taken in blocks that stay in the second-level cache, in one of two orders. Few
-// images: hidden features meet the input first, z [sites, B, D, C], whole D times the size of x. Many images share
-// the filters, and it takes fewer multiplications to render those of the block, [sites, M k², C, O].
+// Output rows are divided into parts, and those into blocks of sites (pixel, element) that stay in the second-level
+// cache, in one of two orders. Few images: hidden features meet the input first, z [sites, B, D, C], whole D times the
+// size of x. Many images share the filters, and it takes fewer multiplications to render those of the block, [sites,
+// M k², C, O].
 #include "contract.h"
 
 #include <ATen/Parallel.h>
@@ -28,6 +29,7 @@ namespace gconv {
 namespace {
 
 constexpr int64_t kBlockBytes = 1 << 19;  // for each thread: a part of its second-level cache
+constexpr int64_t kPartRows = 4, kMostParts = 16;
 
 struct Contraction {
   int64_t batch, fields, in_elements, rows, columns, out_rows, out_columns, out_elements, size, hidden, out_fields,
@@ -71,79 +73,105 @@ at::Tensor with_slack(at::IntArrayRef sizes, const at::TensorOptions& options) {
   return at::empty({numbers + slack}, options).narrow(0, 0, numbers).view(sizes);
 }
 
-// A map [B, C, M, H, W] as [pixels, B, C, M], and back. Through a matrix, which PyTorch transposes faster than it
-// permutes.
-at::Tensor pixels_first(const at::Tensor& map) {
-  const at::Tensor matrix = map.contiguous().view({map.size(0) * map.size(1) * map.size(2), map.size(3) * map.size(4)});
-  return matrix.t().contiguous().view({matrix.size(1), map.size(0), map.size(1), map.size(2)});
-}
-at::Tensor pixels_last(const at::Tensor& pixels, int64_t rows, int64_t columns) {
-  const at::Tensor matrix = pixels.contiguous().view({pixels.size(0), pixels.numel() / pixels.size(0)});
-  return matrix.t().contiguous().view({pixels.size(1), pixels.size(2), pixels.size(3), rows, columns});
+// Some output rows, the work of one thread at a time.
+struct Part {
+  int64_t index, first_row, rows, sites;
+
+  // Of a matrix with so many rows for each site, those of all sites of the part.
+  at::Tensor of(const at::Tensor& matrix, int64_t site_rows) const {
+    return matrix.narrow(0, first_row * (sites / rows) * site_rows, sites * site_rows);
+  }
+};
+
+// Rows of a part's matrix that belong to a block of its sites.
+at::Tensor rows_of(const at::Tensor& matrix, cpu::Sites sites, int64_t site_rows) {
+  return matrix.narrow(0, sites.begin * site_rows, (sites.end - sites.begin) * site_rows);
 }
 
-// What the passes share: the operands in the order and the type that sums are formed in, and the blocks of sites.
+// What the passes share: the operands in the type that sums are formed in, and the order of the work.
 struct Operands {
   Contraction s;
   at::TensorOptions options;
-  at::Tensor x, hidden, weight;  // [rows, columns, M, B, C] with padding, [Q M k², D], [O, C, D]
+  at::Tensor x, hidden, weight;  // [B, C, M, H, W], [Q M k², D], [O, C, D]
+  cpu::ContractMap in_map, out_map;
   std::vector<int64_t> offsets;
   cpu::ContractParams params;
   bool filters_first;
   // A block is a matrix of z or dz [sites B, D C], or of filters [sites M k², C O] or [sites M k², O C].
-  int64_t sites, site_rows, block_columns;
-  // Parts of the output rows, of k rows or more: parts that are not neighbours share no number of dx.
+  int64_t block_sites, site_rows, block_columns;
   int64_t parts;
 
   Operands(const at::Tensor& x_, const at::Tensor& hidden_, const at::Tensor& weight_, const Contraction& shape)
       : s(shape), options(x_.options().dtype(x_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat)) {
-    x = with_slack({s.rows + 2 * s.padding, s.columns + 2 * s.padding, s.in_elements, s.batch, s.fields}, options);
-    if (s.padding) x.zero_();
-    inside(x).copy_(pixels_first(x_).permute({0, 3, 1, 2}).unflatten(0, {s.rows, s.columns}));
+    x = x_.to(options).contiguous();
     hidden = hidden_.to(options).contiguous().view({-1, s.hidden});
     weight = weight_.to(options).contiguous();
+    const int64_t columns = s.columns + 2 * s.padding, image = s.batch * s.fields;
     for (int64_t m = 0; m < s.in_elements; ++m)
       for (int64_t t = 0; t < s.size * s.size; ++t)
-        offsets.push_back(t / s.size * x.stride(0) + t % s.size * x.stride(1) + m * x.stride(2));
+        offsets.push_back(((t / s.size * columns + t % s.size) * s.in_elements + m) * image);
     params.type = scalar_type(x, "x");
+    in_map = {params.type, s.batch, s.fields, s.in_elements, s.rows, s.columns};
+    out_map = {params.type, s.batch, s.out_fields, s.out_elements, s.out_rows, s.out_columns};
     params.batch = s.batch, params.in_fields = s.fields, params.out_fields = s.out_fields;
     params.hidden = s.hidden, params.terms = s.terms();
     params.out_elements = s.out_elements, params.columns = s.out_columns;
-    params.row_step = s.stride * x.stride(0), params.column_step = s.stride * x.stride(1);
+    params.column_step = s.stride * s.in_elements * image;
+    params.row_step = columns * params.column_step;
     params.term_offsets = offsets.data();
 
     // Multiplications of a site and input field in the two orders.
     filters_first = s.terms() * s.out_fields * (s.hidden + s.batch) < s.batch * s.hidden * (s.terms() + s.out_fields);
     site_rows = filters_first ? s.terms() : s.batch;
     block_columns = filters_first ? s.fields * s.out_fields : s.hidden * s.fields;
-    sites = std::max<int64_t>(1, kBlockBytes / (site_rows * block_columns * x.element_size()));
-    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-    parts = threads == 1 ? 1 : std::clamp<int64_t>(s.out_rows / s.size, 1, 2 * threads);
+    block_sites = std::max<int64_t>(1, kBlockBytes / (site_rows * block_columns * x.element_size()));
+    // With as many rows as the filter has, parts that are not neighbours share no number of dx. Not too many: each sums
+    // a gradient to the weight of its own.
+    parts = std::clamp<int64_t>(s.out_rows / std::max(s.size, kPartRows), 1, kMostParts);
   }
 
-  at::Tensor inside(const at::Tensor& padded) const {
-    return padded.narrow(0, s.padding, s.rows).narrow(1, s.padding, s.columns);
-  }
-
-  // visit(part, the block's sites, its matrix, a function that takes its rows of a matrix with as many for each
-  // site), block by block; parts that are neighbours never at the same time, since they share numbers of dx.
+  // visit(part) in parallel; with `apart`, parts that are neighbours never at the same time.
   template <typename Visit>
-  void for_each_block(Visit visit) const {
-    const int64_t row = s.out_columns * s.out_elements;
-    for (int64_t parity = 0; parity < std::min<int64_t>(2, parts); ++parity)
-      at::parallel_for(0, (parts + 1 - parity) / 2, 1, [&](int64_t begin, int64_t end) {
+  void for_each_part(bool apart, Visit visit) const {
+    const int64_t phases = apart ? 2 : 1;
+    for (int64_t phase = 0; phase < std::min(phases, parts); ++phase)
+      at::parallel_for(0, (parts + phases - 1 - phase) / phases, 1, [&](int64_t begin, int64_t end) {
         const at::AutoDispatchBelowADInplaceOrView below_autograd;  // as the calling thread is
-        const at::Tensor buffer = with_slack({sites * site_rows, block_columns}, options);
-        for (int64_t part = 2 * begin + parity; part < 2 * end; part += 2) {
-          const int64_t last = s.out_rows * (part + 1) / parts * row;
-          for (int64_t first = s.out_rows * part / parts * row; first < last; first += sites) {
-            const int64_t count = std::min(sites, last - first);
-            visit(part, cpu::Sites{first, first + count}, buffer.narrow(0, 0, count * site_rows),
-                  [=](const at::Tensor& matrix, int64_t rows) { return matrix.narrow(0, first * rows, count * rows); });
-          }
+        for (int64_t index = phases * begin + phase; index < phases * end; index += phases) {
+          const int64_t first = s.out_rows * index / parts, rows = s.out_rows * (index + 1) / parts - first;
+          visit(Part{index, first, rows, rows * s.out_columns * s.out_elements});
         }
       });
   }
+
+  // visit(sites, counted from the part's first, a matrix to work in)
+  template <typename Visit>
+  void for_each_block(const Part& part, Visit visit) const {
+    const int64_t most = std::min(block_sites, part.sites);
+    const at::Tensor matrix = with_slack({most * site_rows, block_columns}, options);
+    for (int64_t first = 0; first < part.sites; first += most) {
+      const int64_t count = std::min(most, part.sites - first);
+      visit(cpu::Sites{first, first + count}, matrix.narrow(0, 0, count * site_rows));
+    }
+  }
+
+  cpu::MapRows input_rows(const Part& part) const {
+    return {part.first_row * s.stride, (part.rows - 1) * s.stride + s.size, s.padding};
+  }
+  // Memory for the pixels of the input that a part reads.
+  at::Tensor input_pixels(const Part& part) const {
+    return with_slack({input_rows(part).count, s.columns + 2 * s.padding, s.in_elements, s.batch, s.fields}, options);
+  }
+  at::Tensor x_of(const Part& part) const {
+    at::Tensor pixels = input_pixels(part);
+    cpu::pixels_of_map(in_map, x.const_data_ptr(), pixels.mutable_data_ptr(), input_rows(part));
+    return pixels;
+  }
+  // Memory for the results of a part, and where they belong.
+  at::Tensor output_pixels(const Part& part) const {
+    return with_slack({part.sites * s.batch, s.out_fields}, options);
+  }
+  static cpu::MapRows output_rows(const Part& part) { return {part.first_row, part.rows, 0}; }
 };
 
 void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b) { at::addmm_out(sum, sum, a, b); }
@@ -154,26 +182,27 @@ at::Tensor contract_fprop_cpu(const at::Tensor& x_, const at::Tensor& hidden, co
                               int64_t padding) {
   const Contraction s = checked(x_, hidden, weight, stride, padding);
   if (s.batch == 0) return at::zeros({0, s.out_fields, s.out_elements, s.out_rows, s.out_columns}, x_.options());
-  Operands o(x_, hidden, weight, s);
-  const void* x = o.x.const_data_ptr();
-  at::Tensor y = at::empty({s.sites() * s.batch, s.out_fields}, o.options);
-  if (o.filters_first) {
-    const at::Tensor matrix = o.weight.permute({2, 1, 0}).reshape({s.hidden, s.fields * s.out_fields});
-    o.for_each_block([&](int64_t, cpu::Sites sites, at::Tensor filters, auto rows_of) {
-      at::mm_out(filters, rows_of(o.hidden, s.terms()), matrix);
-      cpu::apply_filters(o.params, x, filters.const_data_ptr(), y.mutable_data_ptr(), sites);
+  const Operands o(x_, hidden, weight, s);
+  at::Tensor y = at::empty({s.batch, s.out_fields, s.out_elements, s.out_rows, s.out_columns}, o.options);
+  const at::Tensor matrix = o.filters_first
+                                ? o.weight.permute({2, 1, 0}).reshape({s.hidden, s.fields * s.out_fields})
+                                : o.weight.permute({2, 1, 0}).reshape({s.hidden * s.fields, s.out_fields});
+  o.for_each_part(false, [&](const Part& part) {
+    const at::Tensor x = o.x_of(part), phi = part.of(o.hidden, s.terms());
+    at::Tensor pixels = o.output_pixels(part);
+    o.for_each_block(part, [&](cpu::Sites sites, at::Tensor block) {
+      if (o.filters_first) {
+        at::mm_out(block, rows_of(phi, sites, s.terms()), matrix);
+        cpu::apply_filters(o.params, x.const_data_ptr(), block.const_data_ptr(), pixels.mutable_data_ptr(), sites);
+      } else {
+        cpu::contract(o.params, x.const_data_ptr(), phi.const_data_ptr(), block.mutable_data_ptr(), sites);
+        at::Tensor rows = rows_of(pixels, sites, s.batch);
+        at::mm_out(rows, block, matrix);
+      }
     });
-  } else {
-    const at::Tensor matrix = o.weight.permute({2, 1, 0}).reshape({s.hidden * s.fields, s.out_fields});
-    o.for_each_block([&](int64_t, cpu::Sites sites, at::Tensor z, auto rows_of) {
-      cpu::contract(o.params, x, o.hidden.const_data_ptr(), z.mutable_data_ptr(), sites);
-      at::Tensor rows = rows_of(y, s.batch);
-      at::mm_out(rows, z, matrix);
-    });
-  }
-  o.x.reset();  // here and below: what is not needed any more makes room for the copies that follow
-  y = y.to(x_.scalar_type()).view({s.out_rows * s.out_columns, s.out_elements, s.batch, s.out_fields});
-  return pixels_last(y.permute({0, 2, 3, 1}), s.out_rows, s.out_columns);
+    cpu::pixels_to_map(o.out_map, pixels.const_data_ptr(), y.mutable_data_ptr(), o.output_rows(part), false);
+  });
+  return y.to(x_.scalar_type());
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::Tensor& dy_, const at::Tensor& x_,
@@ -190,58 +219,62 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::T
     };
     return {zeros(need_x, x_), zeros(need_hidden, hidden), zeros(need_weight, weight)};
   }
-  Operands o(x_, hidden, weight, s);
-  at::Tensor dy_rows =
-      pixels_first(dy_).to(o.options).permute({0, 3, 1, 2}).reshape({s.sites() * s.batch, s.out_fields});
-  const void *x = o.x.const_data_ptr(), *dy = dy_rows.const_data_ptr(), *phi = o.hidden.const_data_ptr();
-  at::Tensor dx, dhidden = need_hidden ? at::empty_like(o.hidden) : at::Tensor(), dweight;
-  if (o.filters_first) {
-    const at::Tensor to_hidden = o.weight.view({s.out_fields * s.fields, s.hidden}),
-                     matrix = to_hidden.t().contiguous();
-    if (need_weight) dweight = at::zeros({o.parts, s.out_fields * s.fields, s.hidden}, o.options);
-    if (need_hidden || need_weight)
-      o.for_each_block([&](int64_t part, cpu::Sites sites, at::Tensor dfilters, auto rows_of) {
-        cpu::apply_kgrad(o.params, x, dy, dfilters.mutable_data_ptr(), sites);
+  const Operands o(x_, hidden, weight, s);
+  const at::Tensor dy = dy_.to(o.options).contiguous();
+  at::Tensor dx, dhidden, dweight;
+  if (need_x) dx = at::zeros_like(o.x);
+  if (need_hidden) dhidden = at::empty_like(o.hidden);
+  if (need_weight) dweight = at::zeros({o.parts, s.out_fields, s.fields * s.hidden}, o.options);
+  const at::Tensor to_hidden = o.weight.view({s.out_fields * s.fields, s.hidden}),
+                   to_filters = to_hidden.t().contiguous(),
+                   to_z = o.weight.transpose(1, 2).reshape({s.out_fields, s.hidden * s.fields});
+  o.for_each_part(need_x, [&](const Part& part) {
+    const at::Tensor phi = part.of(o.hidden, s.terms());
+    at::Tensor dphi = need_hidden ? part.of(dhidden, s.terms()) : at::Tensor();
+    at::Tensor dy_pixels = o.output_pixels(part), dx_pixels;
+    cpu::pixels_of_map(o.out_map, dy.const_data_ptr(), dy_pixels.mutable_data_ptr(), o.output_rows(part));
+    const at::Tensor x_pixels = need_hidden || need_weight ? o.x_of(part) : at::Tensor();
+    if (need_x) dx_pixels = o.input_pixels(part).zero_();
+    o.for_each_block(part, [&](cpu::Sites sites, at::Tensor block) {
+      const void* x = x_pixels.defined() ? x_pixels.const_data_ptr() : nullptr;
+      if (o.filters_first) {
+        if (x) cpu::apply_kgrad(o.params, x, dy_pixels.const_data_ptr(), block.mutable_data_ptr(), sites);
         if (need_hidden) {
-          at::Tensor rows = rows_of(dhidden, s.terms());
-          at::mm_out(rows, dfilters, to_hidden);
+          at::Tensor rows = rows_of(dphi, sites, s.terms());
+          at::mm_out(rows, block, to_hidden);
         }
-        if (need_weight) add_product(dweight[part], dfilters.t(), rows_of(o.hidden, s.terms()));
-      });
-    if (need_x) {
-      const auto sizes = o.x.sizes().vec();
-      o.x.reset();
-      dx = at::zeros(sizes, o.options);
-      o.for_each_block([&](int64_t, cpu::Sites sites, at::Tensor filters, auto rows_of) {
-        at::mm_out(filters, rows_of(o.hidden, s.terms()), matrix);
-        cpu::apply_dgrad(o.params, filters.const_data_ptr(), dy, dx.mutable_data_ptr(), sites);
-      });
-    }
-    if (need_weight) dweight = dweight.sum(0).view({s.out_fields, s.fields, s.hidden});
-  } else {
-    const at::Tensor matrix = o.weight.transpose(1, 2).reshape({s.out_fields, s.hidden * s.fields});
-    if (need_weight) dweight = at::zeros({o.parts, s.out_fields, s.hidden * s.fields}, o.options);
-    if (need_x) dx = at::zeros_like(o.x);
-    o.for_each_block([&](int64_t part, cpu::Sites sites, at::Tensor z, auto rows_of) {
-      const at::Tensor dy_of_block = rows_of(dy_rows, s.batch);
+        if (need_weight)
+          add_product(dweight[part.index].view_as(to_hidden), block.t(), rows_of(phi, sites, s.terms()));
+        if (need_x) {
+          at::mm_out(block, rows_of(phi, sites, s.terms()), to_filters);
+          cpu::apply_dgrad(o.params, block.const_data_ptr(), dy_pixels.const_data_ptr(), dx_pixels.mutable_data_ptr(),
+                           sites);
+        }
+        return;
+      }
+      const at::Tensor dy_of_block = rows_of(dy_pixels, sites, s.batch);
       if (need_weight) {
-        cpu::contract(o.params, x, phi, z.mutable_data_ptr(), sites);
-        add_product(dweight[part], dy_of_block.t(), z);
+        cpu::contract(o.params, x, phi.const_data_ptr(), block.mutable_data_ptr(), sites);
+        add_product(dweight[part.index], dy_of_block.t(), block);
       }
       if (!need_x && !need_hidden) return;
-      at::mm_out(z, dy_of_block, matrix);  // dz
-      if (need_hidden) cpu::contract_hgrad(o.params, x, z.const_data_ptr(), dhidden.mutable_data_ptr(), sites);
-      if (need_x) cpu::contract_dgrad(o.params, phi, z.const_data_ptr(), dx.mutable_data_ptr(), sites);
+      at::mm_out(block, dy_of_block, to_z);  // dz
+      if (need_hidden) cpu::contract_hgrad(o.params, x, block.const_data_ptr(), dphi.mutable_data_ptr(), sites);
+      if (need_x)
+        cpu::contract_dgrad(o.params, phi.const_data_ptr(), block.const_data_ptr(), dx_pixels.mutable_data_ptr(),
+                            sites);
     });
-    if (need_weight) dweight = dweight.sum(0).view({s.out_fields, s.hidden, s.fields}).transpose(1, 2);
-  }
+    if (need_x)
+      cpu::pixels_to_map(o.in_map, dx_pixels.const_data_ptr(), dx.mutable_data_ptr(), o.input_rows(part), true);
+  });
+  if (need_weight)
+    dweight = o.filters_first ? dweight.sum(0).view({s.out_fields, s.fields, s.hidden})
+                              : dweight.sum(0).view({s.out_fields, s.hidden, s.fields}).transpose(1, 2);
 
   const auto none = [&] { return at::empty({0}, x_.options()); };
   const auto done = [&](const at::Tensor& grad) { return grad.to(x_.scalar_type()).contiguous(); };
-  o.x.reset(), dy_rows.reset();
-  if (need_x) dx = o.inside(dx).to(x_.scalar_type()).permute({0, 1, 3, 4, 2}).flatten(0, 1);
-  return {need_x ? pixels_last(dx, s.rows, s.columns) : none(),
-          need_hidden ? done(dhidden.view(hidden.sizes())) : none(), need_weight ? done(dweight) : none()};
+  return {need_x ? done(dx) : none(), need_hidden ? done(dhidden.view(hidden.sizes())) : none(),
+          need_weight ? done(dweight) : none()};
 }
 
 }  // namespace gconv

@@ -12,8 +12,10 @@
 //   apply_dgrad         dx[at(q) + offset(k), b, c] += Σ_o K[q, k, o, c] · dy[q, b, o]
 //   apply_kgrad         dK[q, k, o, c]   = Σ_b dy[q, b, o] · x[at(q) + offset(k), b, c]
 //
-// x lies as padded pixels of numbers, [rows, columns, input elements, B, C]. The products with the last weight
-// matrix, which make y of z, dz of dy and K of φ, are the caller's. Float32 and float64. No torch header here.
+// x and dx are pixels of numbers, [rows, columns, input elements, B, C], of the rows that some rows of output sites read,
+// with the padding around the map; y and dy are the pixels of those rows, [rows, columns, output elements, B, O]. Maps in
+// memory, [B, C, elements, rows, columns], are turned into such pixels and back here too. The products with the last
+// weight matrix, which make y of z, dz of dy and K of φ, are the caller's. Float32 and float64. No torch header here.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +42,7 @@ struct ContractParams {
 // except φ.
 constexpr int64_t kContractSlackBytes = 64;
 
-// A block of sites. φ, dφ and dy start at site 0, what has the size of the block (z, dz, K, dK) at `begin`.
+// A block of sites. φ, dφ, y and dy start at site 0, what has the size of the block (z, dz, K, dK) at `begin`.
 struct Sites {
   int64_t begin, end;
 };
@@ -59,5 +61,22 @@ void contract_dgrad(const ContractParams& params, const void* phi, const void* d
                     InstructionSet level = best_instruction_set());
 void apply_dgrad(const ContractParams& params, const void* filters, const void* dy, void* dx, Sites sites,
                  InstructionSet level = best_instruction_set());
+
+// A contiguous map [B, C, M, rows, columns] in memory.
+struct ContractMap {
+  ScalarType type = ScalarType::Float32;
+  int64_t batch = 0, fields = 0, elements = 0, rows = 0, columns = 0;
+};
+
+// Rows of a map with its padding: row 0 is the topmost of the padding.
+struct MapRows {
+  int64_t first, count, padding;
+};
+
+void pixels_of_map(const ContractMap& shape, const void* map, void* pixels, MapRows rows,
+                   InstructionSet level = best_instruction_set());
+// The padding is left out. `add`: to what is in the map already.
+void pixels_to_map(const ContractMap& shape, const void* pixels, void* map, MapRows rows, bool add,
+                   InstructionSet level = best_instruction_set());
 
 }  // namespace gconv::cpu

@@ -1,19 +1,13 @@
 // Included once per instruction set by contract.cpp, inside a namespace that sets kVectorBytes and kVectorRegisters;
 // hence no include guard and no includes. Vector lanes run over the channels c of one image.
 
-template <typename T>
-struct Lanes {
-  static constexpr int count = kVectorBytes / sizeof(T);
-  typedef T Vector __attribute__((vector_size(kVectorBytes), may_alias, aligned(alignof(T))));
-};
-
 constexpr int kTileRows = kVectorRegisters >= 32 ? 9 : 5;
 constexpr int kTileVectors = 2;
 
 // The first `count` lanes, the others 0; through memory of its own, so that the sums stay in registers.
 template <typename T>
-typename Lanes<T>::Vector load_part(const T* from, int64_t count) {
-  typename Lanes<T>::Vector value{};
+typename Vector<T>::Unaligned load_part(const T* from, int64_t count) {
+  typename Vector<T>::Unaligned value{};
   std::memcpy(&value, from, count * sizeof(T));
   return value;
 }
@@ -38,8 +32,8 @@ struct Combination {
 
 template <typename T, bool Add, int Rows, int Vectors>
 void combine_tile(const Combination<T>& a, int64_t row, int64_t c) {
-  using V = typename Lanes<T>::Vector;
-  constexpr int lanes = Lanes<T>::count;
+  using V = typename Vector<T>::Unaligned;
+  constexpr int lanes = Vector<T>::lanes;
   V sum[Rows][Vectors] = {};
   const T* __restrict__ factor = a.factor + row * a.factor_row;
   const T* const in = a.in + c;
@@ -74,7 +68,7 @@ void combine_tile(const Combination<T>& a, int64_t row, int64_t c) {
 
 template <typename T, bool Add, int Rows>
 void combine_rows(const Combination<T>& a, int64_t row) {
-  constexpr int lanes = Lanes<T>::count;
+  constexpr int lanes = Vector<T>::lanes;
   int64_t c = 0;
   for (; a.channels - c > lanes; c += kTileVectors * lanes) combine_tile<T, Add, Rows, kTileVectors>(a, row, c);
   if (c < a.channels) combine_tile<T, Add, Rows, 1>(a, row, c);
@@ -100,8 +94,8 @@ void combine(const Combination<T>& a) {
 // A tile of dφ of one pixel: Terms terms from k on, Hiddens hidden features from h on.
 template <typename T, int Terms, int Hiddens>
 void hgrad_tile(const ContractParams& p, const T* x, const T* dz, T* dphi, int64_t k, int64_t h) {
-  using V = typename Lanes<T>::Vector;
-  constexpr int lanes = Lanes<T>::count;
+  using V = typename Vector<T>::Unaligned;
+  constexpr int lanes = Vector<T>::lanes;
   V sum[Terms][Hiddens] = {};
   const T* rows[Terms];
   for (int i = 0; i < Terms; ++i) rows[i] = x + p.term_offsets[k + i];
@@ -149,9 +143,82 @@ void hgrad_terms(const ContractParams& p, const T* x, const T* dz, T* dphi, int6
   }
 }
 
+// to[j][i] (+)= from[i][j] for `rows` rows of `from`, of `columns` numbers: squares of N x N in registers, smaller ones
+// at the ends.
+template <typename T, bool Add, int N = Vector<T>::lanes>
+void transpose(const T* from, int64_t from_row, T* to, int64_t to_row, int64_t rows, int64_t columns) {
+  if constexpr (N < 4) {
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t i = 0; i < rows; ++i) {
+        T& number = to[j * to_row + i];
+        number = Add ? number + from[i * from_row + j] : from[i * from_row + j];
+      }
+  } else {
+    using Row = typename Square<T, N>::Row;
+    const int64_t whole_rows = rows / N * N, whole_columns = columns / N * N;
+    for (int64_t i = 0; i < whole_rows; i += N)
+      for (int64_t j = 0; j < whole_columns; j += N) {
+        Row row[N];
+#pragma GCC unroll 16
+        for (int k = 0; k < N; ++k) row[k] = *reinterpret_cast<const Row*>(from + (i + k) * from_row + j);
+        Square<T, N>::transpose(row, std::make_index_sequence<N>());
+#pragma GCC unroll 16
+        for (int k = 0; k < N; ++k) {
+          Row& all = *reinterpret_cast<Row*>(to + (j + k) * to_row + i);
+          all = Add ? all + row[k] : row[k];
+        }
+      }
+    if (whole_columns < columns)
+      transpose<T, Add, N / 2>(from + whole_columns, from_row, to + whole_columns * to_row, to_row, whole_rows,
+                               columns - whole_columns);
+    if (whole_rows < rows)
+      transpose<T, Add, N / 2>(from + whole_rows * from_row, from_row, to + whole_rows, to_row, rows - whole_rows,
+                               columns);
+  }
+}
+
+// visit(offset in the map, offset in the pixels) of the fields of one image and element in one row of a map.
+template <typename Visit>
+void for_each_line(const ContractMap& s, int64_t row, Visit visit) {
+  for (int64_t m = 0; m < s.elements; ++m)
+    for (int64_t b = 0; b < s.batch; ++b)
+      visit(((b * s.fields * s.elements + m) * s.rows + row) * s.columns, (m * s.batch + b) * s.fields);
+}
+
 // The entry points, in one class for each type of numbers.
 template <typename T>
 struct Contract {
+  static void pixels_of_map(const ContractMap& s, const T* map, T* pixels, MapRows rows) {
+    const int64_t pixel = s.elements * s.batch * s.fields, border = rows.padding * pixel;
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t row = rows.first + i - rows.padding;
+      T* line = pixels + i * (s.columns + 2 * rows.padding) * pixel;
+      if (row < 0 || row >= s.rows) {
+        std::fill_n(line, s.columns * pixel + 2 * border, T(0));
+        continue;
+      }
+      std::fill_n(line, border, T(0));
+      std::fill_n(line + border + s.columns * pixel, border, T(0));
+      for_each_line(s, row, [&](int64_t in_map, int64_t in_pixels) {
+        transpose<T, false>(map + in_map, s.elements * s.rows * s.columns, line + border + in_pixels, pixel, s.fields,
+                            s.columns);
+      });
+    }
+  }
+
+  template <bool Add>
+  static void pixels_to_map(const ContractMap& s, const T* pixels, T* map, MapRows rows) {
+    const int64_t pixel = s.elements * s.batch * s.fields;
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t row = rows.first + i - rows.padding;
+      if (row < 0 || row >= s.rows) continue;
+      const T* line = pixels + (i * (s.columns + 2 * rows.padding) + rows.padding) * pixel;
+      for_each_line(s, row, [&](int64_t in_map, int64_t in_pixels) {
+        transpose<T, Add>(line + in_pixels, pixel, map + in_map, s.elements * s.rows * s.columns, s.columns, s.fields);
+      });
+    }
+  }
+
   static void contract(const ContractParams& p, const T* x, const T* phi, T* z, Sites sites) {
     for (int64_t q = sites.begin; q < sites.end; ++q)
       for (int64_t b = 0; b < p.batch; ++b)

@@ -10,6 +10,7 @@ namespace gconv::cpu {
 
 namespace baseline {
 constexpr int kVectorBytes = 16, kVectorRegisters = 16;
+#include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
 #include "irrep_multiply_kernel.h"
@@ -19,6 +20,7 @@ constexpr int kVectorBytes = 16, kVectorRegisters = 16;
 GCONV_TARGET_AVX2
 namespace avx2 {
 constexpr int kVectorBytes = 32, kVectorRegisters = 16;
+#include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
 #include "irrep_multiply_kernel.h"
@@ -29,6 +31,7 @@ GCONV_TARGET_END
 GCONV_TARGET_AVX512
 namespace avx512 {
 constexpr int kVectorBytes = 64, kVectorRegisters = 32;
+#include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
 #include "irrep_multiply_kernel.h"

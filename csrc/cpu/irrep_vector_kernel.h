@@ -5,13 +5,6 @@
 // Vector lanes run over output pixels. A plane of the padded input is one flat row, so the |P| numbers of one orbit are
 // |P| unaligned vectors at constant offsets from the pixel.
 
-template <typename T>
-struct Vector {
-  static constexpr int lanes = kVectorBytes / sizeof(T);
-  typedef T Aligned __attribute__((vector_size(kVectorBytes), may_alias));
-  typedef T Unaligned __attribute__((vector_size(kVectorBytes), may_alias, aligned(alignof(T))));
-};
-
 constexpr int kAccumulators = kVectorRegisters >= 32 ? 24 : 12;  // leaves room for the operands
 
 template <typename Group, int Stage = 0, typename V>

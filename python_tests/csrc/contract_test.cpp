@@ -105,10 +105,55 @@ void check(const Sizes& s, cpu::ScalarType type, InstructionSet level) {
   compare("dx of filters", dx_of_filters, want_dx_of_filters);
 }
 
+// Rows of a map as pixels and back, padding around them.
+template <typename T>
+void check_map(const cpu::ContractMap& s, cpu::MapRows rows, InstructionSet level) {
+  uint64_t state = s.fields;
+  const int64_t count = s.batch * s.fields * s.elements * s.rows * s.columns;
+  const int64_t columns = s.columns + 2 * rows.padding, pixel = s.elements * s.batch * s.fields;
+  const auto map = random_numbers<T>(count, state);
+  std::vector<T> pixels(rows.count * columns * pixel + 1, NAN), stored(count + 1, NAN), added = map, want_stored = stored,
+                 want_added = map;
+  added.push_back(NAN);
+  cpu::pixels_of_map(s, map.data(), pixels.data(), rows, level);
+  cpu::pixels_to_map(s, pixels.data(), stored.data(), rows, false, level);
+  cpu::pixels_to_map(s, pixels.data(), added.data(), rows, true, level);
+  const auto compare = [&](const char* what, T got, T want) {
+    if (got != want && !(std::isnan(got) && std::isnan(want)) && ++failures < 20)
+      std::printf("C=%d columns=%d %s, %s: got %.9g, expected %.9g\n", static_cast<int>(s.fields),
+                  static_cast<int>(s.columns), cpu::name(level), what, static_cast<double>(got),
+                  static_cast<double>(want));
+  };
+  for (int64_t i = 0; i < rows.count; ++i)
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t m = 0; m < s.elements; ++m)
+        for (int64_t b = 0; b < s.batch; ++b)
+          for (int64_t c = 0; c < s.fields; ++c) {
+            const int64_t row = rows.first + i - rows.padding, column = j - rows.padding;
+            const bool inside = row >= 0 && row < s.rows && column >= 0 && column < s.columns;
+            const int64_t at = (((b * s.fields + c) * s.elements + m) * s.rows + row) * s.columns + column;
+            compare("pixels", pixels[((i * columns + j) * s.elements + m) * s.batch * s.fields + b * s.fields + c],
+                    inside ? map[at] : T(0));
+            if (inside) want_stored[at] = map[at], want_added[at] = 2 * map[at];
+          }
+  for (int64_t i = 0; i < count; ++i) {
+    compare("stored", stored[i], want_stored[i]);
+    compare("added", added[i], want_added[i]);
+  }
+  compare("beyond the pixels", pixels.back(), NAN);
+  compare("beyond the stored map", stored.back(), NAN);
+  compare("beyond the map added to", added.back(), NAN);
+}
+
 }  // namespace
 
 int main() {
   return for_each_instruction_set([&](InstructionSet level) {
+    for (const int64_t fields : {1, 5, 16, 39})
+      for (const cpu::MapRows rows : {cpu::MapRows{0, 4, 1}, cpu::MapRows{3, 5, 2}, cpu::MapRows{1, 2, 0}}) {
+        check_map<double>({cpu::ScalarType::Float64, 2, fields, 3, 4, 29}, rows, level);
+        check_map<float>({cpu::ScalarType::Float32, 2, fields, 3, 4, 29}, rows, level);
+      }
     for (const Sizes& sizes : {Sizes{1, 1, 1, 1, 1, 1, 1, 2, 1, 1}, Sizes{2, 3, 5, 32, 1, 3, 4, 5, 1, 1},
                                Sizes{3, 17, 16, 9, 2, 2, 5, 4, 2, 2}, Sizes{11, 16, 17, 33, 1, 3, 3, 5, 1, 1},
                                Sizes{1, 37, 33, 8, 3, 3, 3, 4, 1, 2}, Sizes{2, 32, 10, 5, 1, 5, 5, 6, 1, 1}}) {
