@@ -28,7 +28,7 @@
 namespace gconv {
 namespace {
 
-constexpr int64_t kBlockBytes = 1 << 19;  // for each thread: a part of its second-level cache
+constexpr int64_t kBlockBytes = 1 << 18;  // for each thread: a part of its second-level cache
 constexpr int64_t kPartRows = 4, kMostParts = 16;
 
 struct Contraction {

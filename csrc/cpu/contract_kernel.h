@@ -177,12 +177,22 @@ void transpose(const T* from, int64_t from_row, T* to, int64_t to_row, int64_t r
   }
 }
 
-// visit(offset in the map, offset in the pixels) of the fields of one image and element in one row of a map.
-template <typename Visit>
-void for_each_line(const ContractMap& s, int64_t row, Visit visit) {
+// visit(offset in the map, offset in the pixels, fields) of some fields of one image and element in one row. Innermost
+// the rows: the fields of a map lie in as many pages of memory, and its rows in the same.
+template <int Fields, typename Visit>
+void for_each_line(const ContractMap& s, MapRows rows, Visit visit) {
+  const int64_t pixel = s.elements * s.batch * s.fields;
+  const int64_t first = std::max<int64_t>(rows.padding - rows.first, 0),
+                last = std::min(rows.count, s.rows + rows.padding - rows.first);
   for (int64_t m = 0; m < s.elements; ++m)
     for (int64_t b = 0; b < s.batch; ++b)
-      visit(((b * s.fields * s.elements + m) * s.rows + row) * s.columns, (m * s.batch + b) * s.fields);
+      for (int64_t c = 0; c < s.fields; c += Fields)
+        for (int64_t i = first; i < last; ++i) {
+          const int64_t row = rows.first + i - rows.padding;
+          visit((((b * s.fields + c) * s.elements + m) * s.rows + row) * s.columns,
+                (i * (s.columns + 2 * rows.padding) + rows.padding) * pixel + (m * s.batch + b) * s.fields + c,
+                std::min<int64_t>(Fields, s.fields - c));
+        }
 }
 
 // The entry points, in one class for each type of numbers.
@@ -193,30 +203,21 @@ struct Contract {
     for (int64_t i = 0; i < rows.count; ++i) {
       const int64_t row = rows.first + i - rows.padding;
       T* line = pixels + i * (s.columns + 2 * rows.padding) * pixel;
-      if (row < 0 || row >= s.rows) {
-        std::fill_n(line, s.columns * pixel + 2 * border, T(0));
-        continue;
-      }
-      std::fill_n(line, border, T(0));
-      std::fill_n(line + border + s.columns * pixel, border, T(0));
-      for_each_line(s, row, [&](int64_t in_map, int64_t in_pixels) {
-        transpose<T, false>(map + in_map, s.elements * s.rows * s.columns, line + border + in_pixels, pixel, s.fields,
-                            s.columns);
-      });
+      const bool inside = row >= 0 && row < s.rows;
+      std::fill_n(line, inside ? border : s.columns * pixel + 2 * border, T(0));
+      if (inside) std::fill_n(line + border + s.columns * pixel, border, T(0));
     }
+    for_each_line<Vector<T>::lanes>(s, rows, [&](int64_t in_map, int64_t in_pixels, int64_t fields) {
+      transpose<T, false>(map + in_map, s.elements * s.rows * s.columns, pixels + in_pixels, pixel, fields, s.columns);
+    });
   }
 
   template <bool Add>
   static void pixels_to_map(const ContractMap& s, const T* pixels, T* map, MapRows rows) {
-    const int64_t pixel = s.elements * s.batch * s.fields;
-    for (int64_t i = 0; i < rows.count; ++i) {
-      const int64_t row = rows.first + i - rows.padding;
-      if (row < 0 || row >= s.rows) continue;
-      const T* line = pixels + (i * (s.columns + 2 * rows.padding) + rows.padding) * pixel;
-      for_each_line(s, row, [&](int64_t in_map, int64_t in_pixels) {
-        transpose<T, Add>(line + in_pixels, pixel, map + in_map, s.elements * s.rows * s.columns, s.columns, s.fields);
-      });
-    }
+    for_each_line<Vector<T>::lanes>(s, rows, [&](int64_t in_map, int64_t in_pixels, int64_t fields) {
+      transpose<T, Add>(pixels + in_pixels, s.elements * s.batch * s.fields, map + in_map,
+                        s.elements * s.rows * s.columns, s.columns, fields);
+    });
   }
 
   static void contract(const ContractParams& p, const T* x, const T* phi, T* z, Sites sites) {
