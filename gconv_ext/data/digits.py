@@ -82,7 +82,10 @@ def _folder_of_idx_files(root: Path, dataset: str) -> Path:
     for folder in candidates:
         if _idx_file(folder, "train-images-idx3-ubyte"):
             return folder
-    raise InputError(f"no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in {' or '.join(map(str, candidates))}")
+    raise InputError(
+        f"no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in {' or '.join(map(str, candidates))}; --download "
+        f"fetches {DATASETS[dataset]}'s four files with torchvision"
+    )
 
 
 def _pair(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:

@@ -57,6 +57,7 @@ def run(
     test_images, test_labels = digits.splits["test"]
     noisy, clean = noisy_split(test_images, "test", config.noise, config.sigma, config.seed, config.correlation)
     labels = torch.tensor(test_labels, dtype=torch.long)
+    seconds = _step_seconds(config, noisy, labels, module.trained_on)
     error = equivariance_error(module.model, noisy[:256], "D4" if config.model.endswith("p4m") else "C4")
     row = {
         "experiment": "noise",
@@ -70,7 +71,10 @@ def run(
         "test_clean_accuracy": _accuracy(module.model, clean, labels),
         "equivariance_error": {"eq14": error.eq14.tolist(), "relative": error.relative.tolist()},
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
-        "speed_against_reference": None if config.model == "plain" else _speed_against_reference(config, noisy, labels),
+        "steps_per_second": {name: 1 / statistics.median(times) for name, times in seconds.items()},
+        "speed_against_reference": None if config.model == "plain" else statistics.median(
+            reference / own for reference, own in zip(seconds["reference"], seconds[config.algorithm])
+        ),
     }
     append_row(out / "results.jsonl", row)
     return row
@@ -126,20 +130,22 @@ def _accuracy(model, images, labels) -> float:
     return right / len(labels)
 
 
-def _speed_against_reference(config: NoiseConfig, images, labels, steps: int = 7) -> float:
-    """Time of a training step on the reference path over that on the run's own, in turn, median of the ratios."""
-    networks = [config.network("reference"), config.network()]
-    images, labels = images[: config.batch_size], labels[: config.batch_size]
-    ratios = []
+def _step_seconds(config: NoiseConfig, images, labels, device: torch.device, steps: int = 7) -> dict[str, list[float]]:
+    """Seconds of each of `steps` training steps (forward and backward of one batch) by algorithm; the algorithms take
+    turns, so that what else the machine does slows them all alike."""
+    algorithms = [config.algorithm] if config.model == "plain" else dict.fromkeys(["reference", "dense", config.algorithm])
+    networks = {name: config.network(name).to(device) for name in algorithms}
+    images, labels = images[: config.batch_size].to(device), labels[: config.batch_size].to(device)
+    seconds = {name: [] for name in networks}
     for step in range(steps + 1):
-        seconds = []
-        for network in networks:
+        for name, network in networks.items():
             start = time.perf_counter()
             F.cross_entropy(network(images), labels).backward()
-            seconds.append(time.perf_counter() - start)
-        if step:  # the first warms up
-            ratios.append(seconds[0] / seconds[1])
-    return statistics.median(ratios)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if step:  # the first warms up
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def table(rows: list[dict]) -> str:

@@ -136,3 +136,4 @@ def fit(
     state = read_checkpoint(checkpoint)
     module.load_state_dict(state["state_dict"])
     module.on_load_checkpoint(state)
+    module.trained_on = trainer.strategy.root_device
