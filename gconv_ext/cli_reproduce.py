@@ -31,7 +31,7 @@ def add_commands(commands) -> None:
     reproduce.add_argument("--accelerator", default="auto", help="as pytorch-lightning names them: auto, cpu, gpu, …")
     reproduce.add_argument(
         "--data-dir", type=Path,
-        help="folder with the data set's files (MNIST: its four idx files); without it, the digits of the package",
+        help="folder with the data set's files (MNIST: its four idx files, see data.load_images); without it, the package's digits",
     )  # fmt: skip
     reproduce.add_argument("--download", action="store_true", help="fetch the data set into --data-dir by torchvision")
 
@@ -58,13 +58,14 @@ def _reproduce(options) -> int:
         raise InputError("name a TARGET, or give --list")
     target = load_target(options.target)
     needs_train_extra()
-    from .data import load_digits
+    from .data import load_images
     from .experiments.reproduce import RESULTS, reproduce
 
-    digits = load_digits(options.data_dir, target.dataset, options.download)
-    print(f"data: {digits.origin}", flush=True)
+    size = max(settings.get("size", 224) for settings in target.grid)
+    images = load_images(target.dataset, options.data_dir, size=size, download=options.download)
+    print(f"data: {images.origin}", flush=True)
     reproduce(
-        target, digits, options.out, scale=options.scale, seeds=options.seeds, jobs=options.jobs, resume=options.resume,
+        target, images, options.out, scale=options.scale, seeds=options.seeds, jobs=options.jobs, resume=options.resume,
         accelerator=options.accelerator,
     )  # fmt: skip
     print(f"results: {options.out / target.folder / RESULTS}; gconv-ext report --results {options.out} --out DIR shows them")

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..training.results import read_rows
 from .reproduce import RESULTS, find_row
 from .report_figures import draw_curves, draw_points, mean_and_error, shown, title_of, value_text
+from .report_pictures import PICTURES
 from .targets import Target, expand, load_target, target_names
 
 LEGEND = """\
@@ -70,6 +71,7 @@ def write_report(results: Path, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         drawn = [draw_points(target, by_settings, out / f"{target.name}.png")] if target.figures else []
         drawn += [draw_curves(target, by_settings, out / f"{target.name}-curves.png")] if target.curves else []
+        drawn += [PICTURES[name](target, by_settings, out / f"{target.name}-{name}.png") for name in target.pictures]
         parts.append(_section(target, by_settings, drawn))
         pictures += drawn
     if not parts:

@@ -48,7 +48,7 @@ def draw_points(target: Target, by_settings: list[tuple[dict, list[dict]]], path
     if target.published["rows"]:
         handles.append(plt.Line2D([], [], marker="D", linestyle="", color="black", markerfacecolor="none", label="published"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_curves(target: Target, by_settings: list[tuple[dict, list[dict]]], path: Path) -> Path:
@@ -77,7 +77,7 @@ def draw_curves(target: Target, by_settings: list[tuple[dict, list[dict]]], path
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("accuracy (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def shown(value: float, label: str) -> float:
@@ -109,7 +109,7 @@ def _colours(target: Target) -> dict:
     return {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(values)}
 
 
-def _save(figure, path: Path) -> Path:
+def save(figure, path: Path) -> Path:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

@@ -32,7 +32,7 @@ def reproduce(
 
     Args:
         target: of load_target.
-        data: of the experiment's loader; data.splits["train"] and data.sha256() are used here.
+        data: of the experiment's loader; data.count("train") and data.sha256() are used here.
         out: folder of results; a run's checkpoint and log are in out/<target>/unfinished/ until its row is written.
         scale, seeds: see targets.expand.
         jobs: processes, each with its share of the processor's threads.
@@ -50,7 +50,7 @@ def reproduce(
     """
     if jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {jobs}")
-    images = len(data.splits["train"][1])
+    images = data.count("train")
     runs = expand(target, images, scale=scale, seeds=seeds)
     folder, sha256 = out / target.folder, data.sha256()
     rows = _known_rows(folder, scale, sha256, resume)
@@ -97,7 +97,9 @@ def _train(configs: list, experiment: str, data, folder: Path, about: dict, jobs
         futures = {pool.submit(_run, experiment, config, work[config], accelerator): config for config in configs}
         for future in as_completed(futures):
             config, row = futures[future], future.result()
-            row["reproduce"] = about | {"images": getattr(config, EXPERIMENTS[experiment].images)} | row["reproduce"]
+            field = EXPERIMENTS[experiment].images
+            images = getattr(config, field) if field else row["data"]["train"]
+            row["reproduce"] = about | {"images": images} | row["reproduce"]
             append_row(folder / RESULTS, row)
             shutil.rmtree(work[config])
             rows.append(row)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from ..data import IMAGE_SETS, SPLITS, CircleCrop, ImageFiles, LabelledImages, biased_angles, rotate, uniform_angles
 from ..errors import InputError
@@ -84,7 +84,7 @@ def run(
         "parameters": runs.count_parameters(network),
         "exact": exact,
         "epochs": module.history,
-        **_tested(config, network, DataLoader(splits["test"], 500, num_workers=workers)),
+        **_tested(config, network, splits["test"], workers),
         "equivariance_errors": callbacks[0].history if callbacks else None,
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
         "steps_per_second": {name: 1 / statistics.median(times) for name, times in seconds.items()},
@@ -109,7 +109,7 @@ class _Turned(Dataset):
         channels, found = IMAGE_SETS[config.dataset].channels, images[0][0].shape[0]
         if found != channels:
             raise InputError(f"the data must be {config.dataset}, with {channels} channels, got images with {found}")
-        self.images, self.chosen = images, torch.arange(count) * len(images) // count
+        self.images, self.chosen = images, _spread(count, len(images))
         generator = torch.Generator().manual_seed(config.seed * 3 + SPLITS.index(split))
         rotation = "uniform" if split == "test" else config.rotation
         if rotation == "none":
@@ -189,26 +189,38 @@ class _Classifier(ImageClassifier):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-@torch.no_grad()
-def _tested(config: SubsamplingConfig, network: nn.Module, batches: DataLoader) -> dict:
-    """Accuracies of the row, in one pass over the test images."""
-    device = next(network.parameters()).device
+def _tested(config: SubsamplingConfig, network: nn.Module, test: _Turned, workers: int) -> dict:
+    """The accuracies of the row."""
     degrees = [360 * i / config.angles for i in range(config.angles)]
-    right, rotated, count = [0] * config.angles, 0, 0
-    for images, labels, uniform in batches:
-        images, labels = images.to(device), labels.to(device)
-
-        def correct(angles: Tensor | float) -> int:
-            return (network(_prepared(config, images, angles)).argmax(1) == labels).sum().item()
-
-        right = [total + correct(angle) for total, angle in zip(right, degrees)]
-        rotated, count = rotated + correct(uniform), count + len(labels)
+    upright, rotated = _accuracies(config, network, DataLoader(test, 500, num_workers=workers), [0.0, None])
+    some = Subset(test, _spread(min(config.angle_images or len(test), len(test)), len(test)))
+    by_angle = _accuracies(config, network, DataLoader(some, 500, num_workers=workers), degrees)
     return {
-        "test_accuracy": right[0] / count,
-        "test_rotated_accuracy": rotated / count,
-        "test_turned_accuracy": sum(right[:: config.angles // 4]) / (4 * count),
-        "test_accuracy_by_angle": {"degrees": degrees, "accuracy": [total / count for total in right]},
+        "test_accuracy": upright,
+        "test_rotated_accuracy": rotated,
+        "test_turned_accuracy": statistics.fmean(by_angle[:: config.angles // 4]),
+        "test_accuracy_by_angle": {"degrees": degrees, "accuracy": by_angle},
     }
+
+
+@torch.no_grad()
+def _accuracies(
+    config: SubsamplingConfig, network: nn.Module, batches: DataLoader, angles: list[float | None]
+) -> list[float]:
+    """Accuracy for each of the angles; None stands for the angles that the images come with."""
+    device = next(network.parameters()).device
+    right, count = [0] * len(angles), 0
+    for images, labels, own in batches:
+        images, labels, count = images.to(device), labels.to(device), count + len(labels)
+        for i, angle in enumerate(angles):
+            logits = network(_prepared(config, images, own if angle is None else angle))
+            right[i] += (logits.argmax(1) == labels).sum().item()
+    return [total / count for total in right]
+
+
+def _spread(count: int, of: int) -> list[int]:
+    """`count` indices, evenly spread: files are often sorted by class."""
+    return [i * of // count for i in range(count)]
 
 
 def table(rows: list[dict]) -> str:

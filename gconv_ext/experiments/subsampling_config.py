@@ -39,6 +39,7 @@ class SubsamplingConfig:
         train_images: how many of the training split to use, evenly spread over it; None for all.  The published run of
             the digits has 8,000.
         test_images: the same of the validation and the test split.
+        angle_images: how many of these test images, at most, are turned by each of the angles; None for all.
         width: fields (plain: channels) of the first layers; None for the network's own.
         seed: of weights, rotations and order.
         algorithm: see gconv_ext.functional; "auto" alone for plain networks.
@@ -61,6 +62,7 @@ class SubsamplingConfig:
     angles: int = 36
     train_images: int | None = None
     test_images: int | None = None
+    angle_images: int | None = None
     width: int | None = None
     seed: int = 0
     algorithm: str = "auto"
@@ -72,7 +74,9 @@ class SubsamplingConfig:
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("size", "epochs", "batch_size", "lr", "angles", "train_images", "test_images", "width"):
+        for name in (
+            "size", "epochs", "batch_size", "lr", "angles", "train_images", "test_images", "angle_images", "width"
+        ):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("sigma", "weight_decay", "crop_padding", "seed"):

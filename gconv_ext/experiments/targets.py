@@ -12,6 +12,7 @@ A file has
                                          choose: and in this field, whose value the validation split would pick
     lines                                the field that pictures tell apart by colour
     curves                               whether to draw the accuracy by epoch
+    pictures                             more of them, by their names in report_pictures.PICTURES
     results                              the target whose runs these are too
 """
 
@@ -42,8 +43,8 @@ class Experiment(NamedTuple):
 
     module: str
     config: str
-    images: str  # the configuration's field for the number of training images
-    epochs: tuple[str, ...]  # its fields that count epochs
+    images: str | None  # the configuration's field for the number of training images; None when it is always the same
+    scaled: tuple[str, ...]  # its other fields that a scale multiplies: epochs, test images
 
     def load(self):
         return importlib.import_module(f".{self.module}", __package__)
@@ -51,6 +52,8 @@ class Experiment(NamedTuple):
 
 EXPERIMENTS = {
     "noise": Experiment("noise", "NoiseConfig", "train_digits", ("epochs",)),
+    "subsampling": Experiment("subsampling", "SubsamplingConfig", "train_images", ("epochs", "angle_images")),
+    "quarter_turn": Experiment("quarter_turn", "QuarterTurnConfig", None, ()),
 }
 
 
@@ -70,6 +73,7 @@ class Target:
     published: dict = field(default_factory=lambda: {"columns": [], "rows": []})
     comparison: dict | None = None
     curves: bool = False
+    pictures: list[str] = field(default_factory=list)
     results: str | None = None
 
     @property
@@ -145,7 +149,7 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
 
     Args:
         target: of load_target.
-        images: how many there are in the training split.
+        images: how many there are in the training split; settings may ask for fewer.
         scale: factor of training images (at least one batch), epochs and seeds, each rounded up.
         seeds: how many, in place of scale · target.seeds.
 
@@ -158,7 +162,9 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
     seeds = shrunk(target.seeds, scale) if seeds is None else seeds
     runs = []
     for seed, settings in itertools.product(range(seeds), target.grid):
-        scaled = {name: shrunk(settings[name], scale) for name in experiment.epochs if name in settings}
-        scaled[experiment.images] = max(shrunk(images, scale), settings["batch_size"])
+        scaled = {name: shrunk(settings[name], scale) for name in experiment.scaled if name in settings}
+        if experiment.images:
+            full = min(images, settings.get(experiment.images, images))
+            scaled[experiment.images] = max(shrunk(full, scale), settings["batch_size"])
         runs.append(Run(settings, config(**settings | scaled | {"seed": seed})))
     return runs

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from gconv_ext.cli import main
 from gconv_ext.data import load_digits
 from gconv_ext.errors import InputError
 from gconv_ext.experiments.quarter_turn import QuarterTurnConfig, run, table
@@ -33,3 +34,13 @@ def test_resumed_and_refused(tmp_path):
     for change, message in ((dict(size=27), "size must be at least 28"), (dict(lr=0.0), "lr must be positive")):
         with pytest.raises(InputError, match=message):
             QuarterTurnConfig(**(dict(size=32) | change))
+
+
+def test_the_figure_by_its_command(tmp_path):
+    """gconv-ext reproduce and report: the published numbers beside ours, and the maps."""
+    assert main(["reproduce", "paper3-fig3", "--seeds", "1", "--out", str(tmp_path)]) == 0
+    assert main(["report", "--results", str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "2 training images, 200 epochs, 1 seeds; 2 runs of 2 settings." in text
+    assert "| 32 | 1 | 100.00 | 100.00 | +0.00 |" in text and "| 33 | 1 | 50.00 | 50.00 | +0.00 | 0.69 |" in text
+    assert (tmp_path / "report" / "paper3-fig3-maps.png").exists()

@@ -179,14 +179,18 @@ def test_test_figures():
     splits = {split: (images, np.ones(40, np.uint8)) for split in ("train", "validation", "test")}
     data = LabelledImages(splits, "halves")
     config = SubsamplingConfig("p4cnn", angles=8)
-    batches = torch.utils.data.DataLoader(turned_set(config, "test", data), 16)
-    found = _tested(config, Upper(), batches)
+    test = turned_set(config, "test", data)
+    found = _tested(config, Upper(), test, 0)
     assert found["test_accuracy_by_angle"] == {
         "degrees": [0, 45, 90, 135, 180, 225, 270, 315], "accuracy": [1, 1, 0, 0, 0, 0, 0, 1]
     }  # fmt: skip
     assert found["test_accuracy"] == 1 and found["test_turned_accuracy"] == 0.25
-    degrees = batches.dataset.degrees
-    assert found["test_rotated_accuracy"] == pytest.approx(((degrees < 90) | (degrees > 270)).float().mean().item())
+    right = (test.degrees < 90) | (test.degrees > 270)
+    assert found["test_rotated_accuracy"] == pytest.approx(right.float().mean().item())
+
+    data.splits["test"][1][::2] = 0  # at each angle one image alone, the first, which is wrong where it was right
+    some = _tested(replace(config, angle_images=1), Upper(), turned_set(config, "test", data), 0)
+    assert some["test_accuracy"] == 0.5 and some["test_accuracy_by_angle"]["accuracy"] == [0, 0, 1, 1, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("model, size", [("p4_resnet44", 33), ("p4m_resnet18", 32), ("z2_resnet44", 33)])

@@ -3,6 +3,7 @@
 import pytest
 
 from gconv_ext.cli import main
+from gconv_ext.experiments.report_pictures import PICTURES
 from gconv_ext.experiments.targets import EXPERIMENTS, check_scale, expand, load_target, shrunk, target_names
 
 
@@ -15,10 +16,14 @@ def test_every_file_is_accepted(name, scale):
     distinct = {run.config for run in runs}  # at the least scale 60 epochs and 20 come to one
     assert len(distinct) == len(runs) or scale == 0.01
     assert all(set(settings) == set(target.grid[0]) for settings in target.grid)
-    assert target.lines in target.varying and (target.figures or target.curves)
+    assert target.lines in target.varying and (target.figures or target.curves or target.pictures)
+    assert set(target.pictures) <= set(PICTURES)
+    experiment = EXPERIMENTS[target.experiment]
     for run in runs:
-        assert run.config.epochs == shrunk(run.settings["epochs"], scale)
-        assert getattr(run.config, EXPERIMENTS[target.experiment].images) == shrunk(55_000, scale)
+        assert all(getattr(run.config, name) == shrunk(run.settings[name], scale) for name in experiment.scaled)
+        if experiment.images:
+            full = run.settings.get(experiment.images, 55_000)
+            assert getattr(run.config, experiment.images) == max(shrunk(full, scale), run.settings["batch_size"])
     if target.results:  # the same runs as another target's
         assert all(settings in load_target(target.results).grid for settings in target.grid)
 
@@ -85,3 +90,28 @@ def test_list_and_errors(capsys):
         assert main(["reproduce", *options]) == 2
         errors = capsys.readouterr().err
         assert message in errors and len(errors.strip().splitlines()) == 1
+
+
+def test_paper_3s_table():
+    """Its networks, sizes and numbers; as many digits as the published run has, and no more than there are."""
+    target = load_target("paper3-table1")
+    numbers = {}
+    for settings in target.grid:
+        figure = "test_rotated_accuracy" if settings["rotation"] == "uniform" else "test_accuracy"
+        numbers[settings["model"], settings["size"], settings["rotation"]] = target.published_figure(settings, figure)
+    assert numbers == {
+        ("z2cnn", 28, "none"): (98.47, 0.17), ("z2cnn", 28, "uniform"): (91.60, 1.25),
+        ("p4cnn", 27, "none"): (98.52, 0.26), ("p4cnn", 27, "uniform"): (96.92, 0.27),
+        ("p4cnn", 28, "none"): (97.69, 0.17), ("p4cnn", 28, "uniform"): (96.89, 0.21),
+        ("p4cnn", 29, "none"): (98.42, 0.25), ("p4cnn", 29, "uniform"): (96.87, 0.25),
+    }  # fmt: skip
+    config = expand(target, 55_000)[0].config
+    assert (config.epochs, config.batch_size, config.lr, config.train_images) == (50, 256, 0.01, 8_000)
+    assert expand(target, 55_000, scale=0.5)[0].config.train_images == 4_000
+    assert expand(target, 5_000, scale=0.5)[0].config.train_images == 2_500
+    assert {run.config.sigma for run in expand(load_target("paper3-fig6"), 55_000)} == {20.0, 40.0}
+
+
+def test_what_is_always_the_same_is_not_scaled():
+    runs = expand(load_target("paper3-fig3"), 55_000, scale=0.01, seeds=1)
+    assert [(run.config.size, run.config.epochs) for run in runs] == [(32, 200), (33, 200)]
