@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from . import __version__, cli_noise, cli_sixes, ops, triton_kernels
+from . import __version__, cli_noise, cli_reproduce, cli_sixes, ops, triton_kernels
 from .algorithms import ALGORITHMS, support
 from .errors import InputError
 
@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser("search", help="search the hyper-parameters of an experiment's networks")
     cli_noise.add_search(search.add_subparsers(required=True, metavar="EXPERIMENT"))
+
+    cli_reproduce.add_commands(commands)
 
     bench = commands.add_parser(
         "bench",

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
 from .idx import read_idx
+from .labelled import SPLITS, LabelledImages
 
-SPLITS = ("train", "validation", "test")
+Digits = LabelledImages  # of images [N, 28, 28]
 DATASETS = {"mnist": "MNIST", "fashion": "FashionMNIST"}  # name -> torchvision's class and folder
 _SHIPPED = Path(__file__).with_name("digits.npz")
-
-
-class Digits(NamedTuple):
-    """Images [N, 28, 28] and labels [N], both uint8, by split: {"train": (images, labels), ...}; and their origin."""
-
-    splits: dict[str, tuple[np.ndarray, np.ndarray]]
-    origin: str
-
-    def sha256(self) -> str:
-        """Names the exact data, for results files."""
-        digest = hashlib.sha256()
-        for split in SPLITS:
-            for array in self.splits[split]:
-                digest.update(np.ascontiguousarray(array))
-        return digest.hexdigest()
 
 
 def load_digits(data_dir: Path | str | None = None, dataset: str = "mnist", download: bool = False) -> Digits:
@@ -82,7 +66,10 @@ def _folder_of_idx_files(root: Path, dataset: str) -> Path:
     for folder in candidates:
         if _idx_file(folder, "train-images-idx3-ubyte"):
             return folder
-    raise InputError(f"no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in {' or '.join(map(str, candidates))}")
+    raise InputError(
+        f"no train-images-idx3-ubyte or train-images-idx3-ubyte.gz in {' or '.join(map(str, candidates))}; --download "
+        f"fetches {DATASETS[dataset]}'s four files with torchvision"
+    )
 
 
 def _pair(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:

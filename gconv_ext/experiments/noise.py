@@ -4,20 +4,17 @@ over p4m."""
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import asdict
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 
 from ..data import Digits, noisy_split
 from ..equivariance import equivariance_error
-from ..errors import InputError
+from ..training import runs
 from ..training.classifier import ImageClassifier
-from ..training.fit import SplitData, fit, read_checkpoint
-from ..training.results import append_row, check_same, read_rows, versions
+from ..training.fit import SplitData
+from ..training.results import append_row, versions
 from .noise_config import NoiseConfig, with_defaults
 
 
@@ -43,11 +40,8 @@ def run(
         KeyboardInterrupt: after Ctrl-C; call again with resume=True.
     """
     identity = asdict(config) | {"data": digits.sha256()}
-    finished = [row for row in read_rows(out / "results.jsonl") if row["name"] == config.name]
-    if finished and resume:
-        check_same(identity, with_defaults(finished[-1]["config"]), out / "results.jsonl")
-        print(f"{config.name}: finished already, see {out / 'results.jsonl'}; another --out trains again", flush=True)
-        return finished[-1]
+    if resume and (row := runs.finished_row(out / "results.jsonl", config.name, identity, with_defaults)):
+        return row
     checkpoint = out / config.name / "last.ckpt"
     module = train_network(
         config, digits, checkpoint, identity, resume=resume, accelerator=accelerator, processes=processes
@@ -57,6 +51,9 @@ def run(
     test_images, test_labels = digits.splits["test"]
     noisy, clean = noisy_split(test_images, "test", config.noise, config.sigma, config.seed, config.correlation)
     labels = torch.tensor(test_labels, dtype=torch.long)
+    algorithms = [config.algorithm] if config.model == "plain" else ["reference", "dense", config.algorithm]
+    batch = noisy[: config.batch_size], labels[: config.batch_size]
+    seconds = runs.step_seconds(config.network, algorithms, *batch, module.trained_on)
     error = equivariance_error(module.model, noisy[:256], "D4" if config.model.endswith("p4m") else "C4")
     row = {
         "experiment": "noise",
@@ -64,13 +61,16 @@ def run(
         "config": identity,
         "data": {"origin": digits.origin, **{split: len(digits.splits[split][1]) for split in digits.splits}},
         "versions": versions(),
-        "parameters": count_parameters(module),
+        "parameters": runs.count_parameters(module.model),
         "epochs": module.history,
-        "test_noisy_accuracy": _accuracy(module.model, noisy, labels),
-        "test_clean_accuracy": _accuracy(module.model, clean, labels),
+        "test_noisy_accuracy": runs.accuracy(module.model, noisy, labels),
+        "test_clean_accuracy": runs.accuracy(module.model, clean, labels),
         "equivariance_error": {"eq14": error.eq14.tolist(), "relative": error.relative.tolist()},
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
-        "speed_against_reference": None if config.model == "plain" else _speed_against_reference(config, noisy, labels),
+        "steps_per_second": {name: 1 / statistics.median(times) for name, times in seconds.items()},
+        "speed_against_reference": None if config.model == "plain" else statistics.median(
+            reference / own for reference, own in zip(seconds["reference"], seconds[config.algorithm])
+        ),
     }
     append_row(out / "results.jsonl", row)
     return row
@@ -82,30 +82,12 @@ def train_network(
 ) -> ImageClassifier:  # fmt: skip
     """Trains one network on the training split, measures it on the validation split after every epoch, and keeps it in
     `checkpoint` with `identity`.  The test split is not read.  Arguments and errors as for `run`."""
-    if config.batch_size % processes:
-        raise InputError(f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}")
-    name = checkpoint.parent.name
-    if checkpoint.exists():
-        if not resume:
-            raise InputError(f"{checkpoint.parent} is there already; give --resume to go on with it, or another --out")
-        saved = read_checkpoint(checkpoint)
-        check_same(identity, with_defaults(saved["config"]), checkpoint)
-        print(f"{name}: going on after epoch {len(saved['history'])}", flush=True)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-
-    pl.seed_everything(config.seed, verbose=False)
-    module = ImageClassifier(config.network(), config.lr, config.alpha if config.relaxed else 0.0, identity)
-    print(f"{name}: {count_parameters(module):,} parameters, {config.epochs} epochs", flush=True)
-    data = _split_data(config, digits)
-    fit(
-        module, data, checkpoint, epochs=config.epochs, accelerator=accelerator, processes=processes,
-        precision=config.precision,
+    alpha = config.alpha if config.relaxed else 0.0
+    return runs.train(
+        lambda: ImageClassifier(config.network(), config.lr, alpha, identity), lambda: _split_data(config, digits),
+        checkpoint, identity, seed=config.seed, epochs=config.epochs, resume=resume, accelerator=accelerator,
+        processes=processes, precision=config.precision, completed=with_defaults,
     )  # fmt: skip
-    return module
-
-
-def count_parameters(module: ImageClassifier) -> int:
-    return sum(p.numel() for p in module.model.parameters())
 
 
 def _split_data(config: NoiseConfig, digits: Digits) -> SplitData:
@@ -115,31 +97,7 @@ def _split_data(config: NoiseConfig, digits: Digits) -> SplitData:
         limit = config.train_digits if split == "train" else None
         noisy, _ = noisy_split(images[:limit], split, config.noise, config.sigma, config.seed, config.correlation)
         splits[split] = noisy, torch.tensor(labels[:limit], dtype=torch.long)
-    if len(splits["train"][1]) < config.batch_size:
-        raise InputError(f"batch_size must be at most the {len(splits['train'][1])} training digits, got {config.batch_size}")
     return SplitData(splits["train"], splits["validation"], config.batch_size, config.seed)
-
-
-@torch.no_grad()
-def _accuracy(model, images, labels) -> float:
-    right = sum((model(x).argmax(1) == y).sum().item() for x, y in zip(images.split(500), labels.split(500)))
-    return right / len(labels)
-
-
-def _speed_against_reference(config: NoiseConfig, images, labels, steps: int = 7) -> float:
-    """Time of a training step on the reference path over that on the run's own, in turn, median of the ratios."""
-    networks = [config.network("reference"), config.network()]
-    images, labels = images[: config.batch_size], labels[: config.batch_size]
-    ratios = []
-    for step in range(steps + 1):
-        seconds = []
-        for network in networks:
-            start = time.perf_counter()
-            F.cross_entropy(network(images), labels).backward()
-            seconds.append(time.perf_counter() - start)
-        if step:  # the first warms up
-            ratios.append(seconds[0] / seconds[1])
-    return statistics.median(ratios)
 
 
 def table(rows: list[dict]) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from ..data import Digits
 from ..errors import InputError
 from ..training.results import append_row, read_rows, versions
-from .noise import count_parameters, train_network
+from ..training.runs import count_parameters
+from .noise import train_network
 from .noise_config import NoiseConfig, with_defaults
 
 RESULTS = "search.jsonl"
@@ -104,7 +105,7 @@ def _run_trial(config, digits, out, identity, resume, accelerator, processes) ->
         "name": trial_name(config),
         "config": identity,
         "versions": versions(),
-        "parameters": count_parameters(module),
+        "parameters": count_parameters(module.model),
         "epochs": module.history,
         "validation_accuracy": last["validation_accuracy"],
         "validation_loss": last["validation_loss"],

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +17,10 @@ from ..nn import Augerino
 from ..nn.augerino import transformed
 from ..nn.distributions import ElementDistribution, distribution_parameters
 from ..sampled_groups import Elements
+from ..training import runs
 from ..training.classifier import ImageClassifier
-from ..training.fit import SplitData, fit, read_checkpoint
-from ..training.results import append_row, check_same, read_rows, versions
+from ..training.fit import SplitData
+from ..training.results import append_row, versions
 
 MODELS = {
     "strict": dict(partial=False),
@@ -142,28 +142,14 @@ def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False,
         KeyboardInterrupt: after Ctrl-C; call again with resume=True.
     """
     identity = asdict(config) | {"data": digits.sha256()}
-    checkpoint = out / config.name / "last.ckpt"
-    finished = [row for row in read_rows(out / "results.jsonl") if row["name"] == config.name]
-    if finished and resume:
-        check_same(identity, finished[-1]["config"], out / "results.jsonl")
-        return finished[-1]
-    if checkpoint.exists():
-        if not resume:
-            raise InputError(f"{checkpoint.parent} is there already; give --resume to go on with it, or another --out")
-        check_same(identity, read_checkpoint(checkpoint)["config"], checkpoint)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-
-    pl.seed_everything(config.seed, verbose=False)
-    module = _Classifier(config, identity)
-    parameters = sum(p.numel() for p in module.model.parameters())
-    print(f"{config.name}: {parameters:,} parameters, {config.epochs} epochs", flush=True)
+    if resume and (row := runs.finished_row(out / "results.jsonl", config.name, identity)):
+        return row
     splits = {split: sixes(digits, split, config.task) for split in ("train", "validation", "test")}
-    count = len(splits["train"][1])
-    if count < config.batch_size:
-        raise InputError(f"batch_size must be at most the {count} training images, got {config.batch_size}")
-    fit(
-        module, SplitData(splits["train"], splits["validation"], config.batch_size, config.seed), checkpoint,
-        epochs=config.epochs, accelerator=accelerator,
+    module = runs.train(
+        lambda: _Classifier(config, identity),
+        lambda: SplitData(splits["train"], splits["validation"], config.batch_size, config.seed),
+        out / config.name / "last.ckpt", identity, seed=config.seed, epochs=config.epochs, resume=resume,
+        accelerator=accelerator,
     )  # fmt: skip
     model = module.eval().model
     images, labels = splits["test"]
@@ -173,9 +159,9 @@ def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False,
         "config": identity,
         "data": {"origin": digits.origin, **{split: len(splits[split][1]) for split in splits}},
         "versions": versions(),
-        "parameters": parameters,
+        "parameters": runs.count_parameters(model),
         "epochs": module.history,
-        "test_accuracy": (_logits(model, images).argmax(1) == labels).float().mean().item(),
+        "test_accuracy": runs.accuracy(model, images, labels),
         "subsets": subsets(model),
         "probability_of_six": _curve(model, images[: len(images) // 2]) if config.task == "180" else None,
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),

@@ -22,12 +22,14 @@ class ImageClassifier(pl.LightningModule):
 
     Attributes:
         history: one dict an epoch; goes into checkpoints, so that a resumed run has them all.
+        trained_on: the device of the last training; the weights come back to the CPU.
     """
 
     def __init__(self, model: nn.Module, lr: float, alpha: float, config: dict):
         super().__init__()
         self.model, self.lr, self.alpha, self.config = model, lr, alpha, config
         self.history: list[dict] = []
+        self.trained_on = torch.device("cpu")
         names = [f"{split}_{figure}" for split in ("train", "validation") for figure in ("loss", "accuracy")]
         self.means = nn.ModuleDict({name: MeanMetric() for name in names})
         self._started = self._trained = 0.0

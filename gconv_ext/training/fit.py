@@ -7,39 +7,48 @@ import os
 import pickle
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, TensorDataset
 
 from ..errors import InputError
 from .classifier import ImageClassifier
 
 
 class SplitData(pl.LightningDataModule):
-    """Training and validation tensors, shared out over the processes.
+    """Training and validation data, shared out over the processes.
 
     The order of an epoch depends on seed and epoch alone: P processes that take batch_size / P each form the same global
     batches as one process.  The last batch of an epoch is left out when it is not full, so that every step counts alike.
     """
 
-    def __init__(self, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], batch_size: int, seed: int):
+    def __init__(
+        self, train: Dataset | tuple[Tensor, ...], validation: Dataset | tuple[Tensor, ...], batch_size: int, seed: int,
+        workers: int = 0,
+    ):  # fmt: skip
+        """Splits as datasets, or as tensors with the images first; `workers` processes read them."""
         super().__init__()
-        self.train, self.validation = TensorDataset(*train), TensorDataset(*validation)
-        self.batch_size, self.seed = batch_size, seed
+        sets = (split if isinstance(split, Dataset) else TensorDataset(*split) for split in (train, validation))
+        self.train, self.validation = sets
+        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        if len(self.train) < batch_size:
+            raise InputError(f"batch_size must be at most the {len(self.train)} training images, got {batch_size}")
 
     def train_dataloader(self):
         processes = self.trainer.world_size
         sampler = DistributedSampler(self.train, processes, self.trainer.global_rank, seed=self.seed)
-        return DataLoader(self.train, self.batch_size // processes, sampler=sampler, drop_last=True)
+        size = self.batch_size // processes
+        return DataLoader(self.train, size, sampler=sampler, drop_last=True, num_workers=self.workers)
 
     def val_dataloader(self):
         # Each process takes every P-th image: no image counts twice, as padding to equal shares would have it.
         mine = range(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
-        return DataLoader(Subset(self.validation, mine), 500)
+        return DataLoader(Subset(self.validation, mine), 500, num_workers=self.workers)
 
 
 class KeepLast(Checkpoint):
@@ -95,7 +104,7 @@ def read_checkpoint(path: Path) -> dict:
 
 def fit(
     module: ImageClassifier, data: SplitData, checkpoint: Path, *, epochs: int, accelerator: str = "auto",
-    processes: int = 1, precision: str = "32-true",
+    processes: int = 1, precision: str = "32-true", callbacks: Sequence[Callback] = (),
 ) -> None:  # fmt: skip
     """Trains to `epochs` epochs, from `checkpoint` on when it is there.  Afterwards `module` holds weights and history.
 
@@ -103,11 +112,14 @@ def fit(
         checkpoint: file to keep the last finished epoch in.
         accelerator, precision: as pytorch-lightning names them ("cpu", "gpu", "auto"; "32-true", "bf16-mixed", …).
         processes: how many share a batch (DDP).
+        callbacks: more of them; what they have learned goes through the checkpoint.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; the checkpoint is there to go on from.
-        InputError: the machine has no such accelerator.
+        InputError: the machine has no such accelerator; the batch is not a multiple of `processes`.
     """
+    if data.batch_size % processes:
+        raise InputError(f"batch_size must be a multiple of the {processes} processes, got {data.batch_size}")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     resume_from = checkpoint if checkpoint.exists() else None
@@ -119,7 +131,7 @@ def fit(
             strategy="ddp_spawn" if processes > 1 else "auto",
             precision=precision,
             max_epochs=epochs,
-            callbacks=[KeepLast(checkpoint), EpochLines()] + ([RichProgressBar(leave=False)] if bar else []),
+            callbacks=[*callbacks, KeepLast(checkpoint), EpochLines()] + ([RichProgressBar(leave=False)] if bar else []),
             enable_progress_bar=bar,
             logger=False,
             enable_model_summary=False,
@@ -136,3 +148,6 @@ def fit(
     state = read_checkpoint(checkpoint)
     module.load_state_dict(state["state_dict"])
     module.on_load_checkpoint(state)
+    module.trained_on = trainer.strategy.root_device
+    for callback in callbacks:
+        callback.load_state_dict(state["callbacks"].get(callback.state_key, {}))

@@ -40,14 +40,15 @@ def _lines(path: Path) -> list[str]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with "+" when files differ from it; None outside a checkout."""
+    """The checkout's commit, with "+" when files other than results differ from it; None outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
         git = ["git", "-C", str(root)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":!results"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + "+" * bool(changed.strip())

@@ -11,6 +11,7 @@ from gconv_ext.data.digits import Digits
 from gconv_ext.errors import InputError
 from gconv_ext.experiments import noise, noise_search
 from gconv_ext.experiments.noise_config import NoiseConfig
+from gconv_ext.training import runs
 from gconv_ext.training.results import read_rows
 
 BASE = NoiseConfig("relaxed", epochs=2, batch_size=16)
@@ -119,8 +120,8 @@ def test_a_search_is_repeatable_and_resumes(trials, digits, tmp_path, monkeypatc
     with pytest.raises(InputError, match="search.jsonl is there already; give --resume"):
         search(trials, digits, tmp_path / "b")
     trained = []
-    fit = noise.fit
-    monkeypatch.setattr(noise, "fit", lambda m, *a, **k: trained.append(m.config["alpha"]) or fit(m, *a, **k))
+    fit = runs.fit
+    monkeypatch.setattr(runs, "fit", lambda m, *a, **k: trained.append(m.config["alpha"]) or fit(m, *a, **k))
     resumed = search(trials, digits, tmp_path / "b", resume=True)
     assert trained == [1e-2] and figures(resumed) == figures(whole)
     assert search(trials, digits, tmp_path / "b", resume=True) == resumed and trained == [1e-2]
