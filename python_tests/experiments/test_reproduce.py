@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -131,22 +132,30 @@ def test_interrupted_and_resumed(files, tmp_path, tiny, capsys):
     )
     # A suite that runs in the background may have SIGINT ignored, and children inherit that.
     default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default,
+        start_new_session=True,
+    )  # fmt: skip
     folder, deadline = tmp_path / "a" / "tiny", time.time() + 120
     while not any(len(read_checkpoint(path)["history"]) > 1 for path in folder.glob("unfinished/*/*/last.ckpt")):
         assert process.poll() is None and time.time() < deadline, process.communicate()
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors.strip().splitlines()[-1].startswith("gconv-ext: interrupted; the same command with --resume"), errors
+    assert process.returncode == 130 and errors.startswith("gconv-ext: interrupted; the same command with --resume"), errors
+    assert len(errors.strip().splitlines()) == 1, errors
     assert not (folder / "results.jsonl").exists()
+    begun = {path.parent.name: read_checkpoint(path)["history"] for path in folder.glob("unfinished/*/*/last.ckpt")}
+    assert 1 < max(map(len, begun.values())) and min(map(len, begun.values())) < 10
 
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 2
     assert "has results already (0 rows); give --resume" in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "a"), "--resume"]) == 0
     assert main([*arguments, "--out", str(tmp_path / "b")]) == 0
     resumed, whole = ({row["name"]: row for row in read_rows(tmp_path / run / "tiny" / "results.jsonl")} for run in "ab")
-    assert len(whole) == len(resumed) == 2 and any(row["reproduce"]["resumed"] for row in resumed.values())
+    assert len(whole) == len(resumed) == 2
+    for name, history in begun.items():  # its epochs are kept, down to their seconds
+        assert resumed[name]["epochs"][: len(history)] == history and resumed[name]["reproduce"]["resumed"]
     assert all(without_times(resumed[name]) == without_times(whole[name]) and len(whole[name]["epochs"]) == 10 for name in whole)
     assert list(folder.iterdir()) == [folder / "results.jsonl"]
 
