@@ -189,16 +189,16 @@ def _comparison(target: Target, by_settings) -> str:
         cells = [value_text(rows[0]["config"][field]) for field in target.varying if field != name]
         if choose:
             alternatives = [(s, own) for s, own in by_settings if s[name] == asked["of"] and _same(s, settings, {choose})]
-            best = max(alternatives, key=lambda one: _validation(one[1]))[0]
+            best = max(alternatives, key=lambda one: (_validation(one[1], "accuracy"), -_validation(one[1], "loss")))[0]
             chosen = "" if len(alternatives) == 1 else "yes" if best == settings else "no"
-            cells += [f"{100 * _validation(rows):.2f}", chosen]
+            cells += [f"{100 * _validation(rows, 'accuracy'):.2f}", chosen]
         cells += [_with_error(*mean_and_error([values[seed] for seed in ours if seed in theirs])) for values in (ours, theirs)]
         lines.append([*cells, _with_error(mean, error, _signed), ahead])
     fields = [title_of(field) for field in target.varying if field != name]
     header = [*fields, *(["validation %", "chosen by it"] if choose else []), asked["of"], asked["with"], "difference", "ahead"]
     text = f"**{asked['title']}** {label}, {asked['of']} less {asked['with']}, of the same seeds; ahead: by more than two standard errors."
     if choose:
-        text += f" Of several {title_of(choose)} the accuracy on the validation split after the last epoch picks one; tests play no part."
+        text += f" Of several {title_of(choose)} the accuracy on the validation split after the last epoch (then the loss) picks one; tests play no part."
     return text + "\n\n" + _markdown(header, lines, left=len(fields))
 
 
@@ -206,8 +206,8 @@ def _same(one: dict, other: dict, but: set) -> bool:
     return all(one[key] == other[key] for key in one if key not in but)
 
 
-def _validation(rows: list[dict]) -> float:
-    return statistics.fmean(row["epochs"][-1]["validation_accuracy"] for row in rows)
+def _validation(rows: list[dict], figure: str) -> float:
+    return statistics.fmean(row["epochs"][-1][f"validation_{figure}"] for row in rows)
 
 
 def _speeds(target: Target, by_settings) -> str:

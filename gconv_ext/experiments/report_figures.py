@@ -93,7 +93,7 @@ def mean_and_error(values: list[float]) -> tuple[float, float | None]:
 
 def title_of(name: str) -> str:
     """A field of a configuration, for people."""
-    return {"sigma": "σ", "alpha": "α"}.get(name, name.replace("_", " "))
+    return {"sigma": "σ", "alpha": "α", "correlation": "correlation (px)"}.get(name, name.replace("_", " "))
 
 
 def value_text(value) -> str:
