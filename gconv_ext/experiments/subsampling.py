@@ -51,7 +51,7 @@ def run(
 
     Raises:
         InputError: the run's folder is there already and `resume` is not given, or it is of another configuration; the
-            data are not config.dataset, too few or too many for it; the batch is not a multiple of `processes`.
+            data are not config.dataset or too few for a batch; the batch is not a multiple of `processes`.
         OSError: `out` cannot be written.
         KeyboardInterrupt: after Ctrl-C; call again with resume=True.
     """
@@ -101,15 +101,11 @@ class _Turned(Dataset):
         if not isinstance(images, Dataset):
             pixels, labels = map(torch.tensor, images)
             images = TensorDataset(pixels if pixels.dim() == 4 else pixels.unsqueeze(1), labels.long())
-        limit = config.train_images if split == "train" else config.test_images
-        count = limit or len(images)
-        if count > len(images):
-            name = "train_images" if split == "train" else "test_images"
-            raise InputError(f"{name} must be at most the {len(images)} images of the {split} split, got {count}")
         channels, found = IMAGE_SETS[config.dataset].channels, images[0][0].shape[0]
         if found != channels:
             raise InputError(f"the data must be {config.dataset}, with {channels} channels, got images with {found}")
-        self.images, self.chosen = images, _spread(count, len(images))
+        self.images, self.chosen = images, _spread(getattr(config, f"{split}_images"), len(images))
+        count = len(self.chosen)
         generator = torch.Generator().manual_seed(config.seed * 3 + SPLITS.index(split))
         rotation = "uniform" if split == "test" else config.rotation
         if rotation == "none":
@@ -193,7 +189,7 @@ def _tested(config: SubsamplingConfig, network: nn.Module, test: _Turned, worker
     """The accuracies of the row."""
     degrees = [360 * i / config.angles for i in range(config.angles)]
     upright, rotated = _accuracies(config, network, DataLoader(test, 500, num_workers=workers), [0.0, None])
-    some = Subset(test, _spread(min(config.angle_images or len(test), len(test)), len(test)))
+    some = Subset(test, _spread(config.angle_images, len(test)))
     by_angle = _accuracies(config, network, DataLoader(some, 500, num_workers=workers), degrees)
     return {
         "test_accuracy": upright,
@@ -218,8 +214,9 @@ def _accuracies(
     return [total / count for total in right]
 
 
-def _spread(count: int, of: int) -> list[int]:
-    """`count` indices, evenly spread: files are often sorted by class."""
+def _spread(most: int | None, of: int) -> list[int]:
+    """Indices of `most` images, evenly spread, since files are often sorted by class; or of all."""
+    count = min(most or of, of)
     return [i * of // count for i in range(count)]
 
 

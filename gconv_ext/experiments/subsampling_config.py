@@ -36,10 +36,9 @@ class SubsamplingConfig:
         crop_padding, flip: training images are padded by so many pixels and cut at random, and mirrored at random.
         circle_crop: whether CircleCrop hides the corners, in training and in tests.
         angles: how many angles of the circle, from 0° on, the test images are turned by; a multiple of 4.
-        train_images: how many of the training split to use, evenly spread over it; None for all.  The published run of
-            the digits has 8,000.
-        test_images: the same of the validation and the test split.
-        angle_images: how many of these test images, at most, are turned by each of the angles; None for all.
+        train_images, validation_images, test_images: how many of the split to use at most, evenly spread over it; None for
+            all.  The published run of the digits has 8,000 and 2,000 of the first two.
+        angle_images: how many of the test images, at most, are turned by each of the angles; None for all.
         width: fields (plain: channels) of the first layers; None for the network's own.
         seed: of weights, rotations and order.
         algorithm: see gconv_ext.functional; "auto" alone for plain networks.
@@ -61,6 +60,7 @@ class SubsamplingConfig:
     circle_crop: bool = True
     angles: int = 36
     train_images: int | None = None
+    validation_images: int | None = None
     test_images: int | None = None
     angle_images: int | None = None
     width: int | None = None
@@ -75,7 +75,8 @@ class SubsamplingConfig:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in (
-            "size", "epochs", "batch_size", "lr", "angles", "train_images", "test_images", "angle_images", "width"
+            "size", "epochs", "batch_size", "lr", "angles", "train_images", "validation_images", "test_images",
+            "angle_images", "width",
         ):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")

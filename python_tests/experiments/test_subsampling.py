@@ -17,7 +17,7 @@ from gconv_ext.training.fit import read_checkpoint
 from gconv_ext.training.results import read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = dict(epochs=2, batch_size=16, angles=4, train_images=64, test_images=24, width=2)
+TINY = dict(epochs=2, batch_size=16, angles=4, train_images=64, validation_images=20, test_images=24, width=2)
 
 
 def trained(config, data, out, **options):
@@ -30,7 +30,7 @@ def test_a_row(tmp_path, size, exact):
     config = SubsamplingConfig("p4cnn", size=size, algorithm="irrep", **TINY)
     row = trained(config, load_digits(), tmp_path)
     assert row["name"] == f"p4cnn-{size}-mnist-none-width2-seed0" and row["exact"] is exact
-    assert row["data"] == {"origin": load_digits().origin, "train": 64, "validation": 24, "test": 24}
+    assert row["data"] == {"origin": load_digits().origin, "train": 64, "validation": 20, "test": 24}
     assert [epoch["epoch"] for epoch in row["epochs"]] == [0, 1]
     errors = row["equivariance_errors"]
     assert list(errors[0]) == ["epoch", *(f"layer{n}" for n in range(1, 8))]
@@ -95,13 +95,14 @@ def test_angles_of_the_splits():
 
 
 def test_images_of_the_splits():
-    """`train_images` of them, evenly spread."""
+    """`train_images` of them at most, evenly spread."""
     images, labels = load_digits().splits["train"]
     chosen = turned_set(SubsamplingConfig("p4cnn", train_images=1000, batch_size=8))
     assert len(chosen) == 1000
     for i in (0, 1, 999):
         image, label, degrees = chosen[i]
         assert np.array_equal(image[0], images[5 * i]) and label == labels[5 * i] and degrees == 0
+    assert len(turned_set(SubsamplingConfig("p4cnn", validation_images=2000), "validation")) == 1000  # there are no more
 
 
 def test_preparation():
@@ -232,8 +233,6 @@ def test_bad_configurations(change, message):
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(train_images=5001), "train_images must be at most the 5000 images of the train split, got 5001"),
-    (dict(test_images=1001), "test_images must be at most the 1000 images of the validation split, got 1001"),
     (dict(dataset="cifar10"), "the data must be cifar10, with 3 channels, got images with 1"),
     (dict(train_images=100), "batch_size must be at most the 100 training images, got 256"),
 ])  # fmt: skip
