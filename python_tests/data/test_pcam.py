@@ -1,3 +1,4 @@
+import os
 import pickle
 import sys
 
@@ -55,6 +56,8 @@ def test_read_by_workers_after_a_read_here(tmp_path):
     batches = list(DataLoader(patches, 2, num_workers=2))
     assert torch.equal(torch.cat([images for images, _ in batches]), torch.from_numpy(x).permute(0, 3, 1, 2))
     assert torch.cat([labels for _, labels in batches]).tolist() == y.tolist()
+    loader = DataLoader(patches, 2, num_workers=1, multiprocessing_context="fork", collate_fn=lambda _: patches._opened[0])
+    assert all(opened_by not in (None, os.getpid()) for opened_by in loader)
 
 
 def test_digest(tmp_path):
