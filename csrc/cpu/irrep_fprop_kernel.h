@@ -6,15 +6,13 @@
 //
 // Both do the same operations in the same order for every pixel, so they agree to the bit.
 
-template <typename T, typename Group>
+template <typename Group>
 constexpr bool takes_direct_form(int64_t out_fields) {
-  // A pass covers direct_columns fields and repeats the butterflies. Measured on 3 x 3 kernels: direct wins while the
-  // butterflies of all passes together stay small.
+  // While one pass covers all fields: a second one repeats the butterflies, and has measured slower than the buffer.
   constexpr int most[] = {direct_columns<Group, 1>(), direct_columns<Group, 2>()};
-  int64_t passes = 0;
   for (int columns : most)
-    if (columns) passes = std::max(passes, (out_fields + columns - 1) / columns);
-  return passes * Group::table.order <= 8;
+    if (columns && out_fields > columns) return false;
+  return true;
 }
 
 // S is the type in memory, T the type of the arithmetic.
@@ -30,7 +28,7 @@ class IrrepFprop final : public IrrepFpropPlan {
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), in_banks_(p_.relax_input ? p_.banks : 1),
         columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
         steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())),
-        direct_(steps_ == 0 || takes_direct_form<T, Group>(columns_)) {
+        direct_(steps_ == 0 || takes_direct_form<Group>(columns_)) {
     // With few output fields the buffer, the weights of its steps and the sums of one micro-tile stay in the first-level cache:
     // from the second, butterflies take twice as long. With many, long blocks save reloading the sums.
     const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
@@ -98,7 +96,8 @@ class IrrepFprop final : public IrrepFpropPlan {
   // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
   struct Call {
     Multiply<T> kernel;
-    MultiplyArguments<T> arguments;  // without x and y; w of the first step
+    MultiplyLayout layout;
+    const T* w;  // of the first step
     int64_t w_step;
   };
   struct DirectCall {
@@ -153,11 +152,10 @@ class IrrepFprop final : public IrrepFpropPlan {
         const int64_t blocks = (fields + max_columns(irrep.dim) - 1) / max_columns(irrep.dim);
         for (int64_t block = 0; block < blocks; ++block) {
           const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
-          Call call{multiply_for<T>(irrep, columns), {}, irrep.dim * columns};
-          MultiplyArguments<T>& a = call.arguments;
+          Call call{multiply_for<T>(irrep, columns), {}, next, irrep.dim * columns};
+          MultiplyLayout& a = call.layout;
           for (int r = 0; r < 2; ++r)
             for (int j = 0; j < 2; ++j) a.plane[r][j] = irrep.plane[r][j] * plane_;
-          a.w = next;
           a.y_offset = (first * order + irrep.plane[0][i]) * micro_pixels;
           a.y_row = irrep.dim == 1 ? 0 : (irrep.plane[1][i] - irrep.plane[0][i]) * micro_pixels;
           a.y_column = order * micro_pixels;
@@ -254,13 +252,8 @@ class IrrepFprop final : public IrrepFpropPlan {
         forward_transform(planes + tile * micro_pixels, first, steps, buffer);
         for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
           prefetch();
-          MultiplyArguments<T> a = calls_[i].arguments;
-          a.x = buffer;
-          a.y = sums + tile * tile_sums_;
-          a.w += first * calls_[i].w_step;
-          a.steps = steps;
-          a.first = first == 0;
-          calls_[i].kernel(a);
+          const Call& call = calls_[i];
+          call.kernel(call.layout, buffer, call.w + first * call.w_step, steps, sums + tile * tile_sums_, first == 0);
         }
       }
     }

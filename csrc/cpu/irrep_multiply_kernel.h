@@ -7,27 +7,23 @@
 constexpr int kMicroTile = 2;  // vectors of pixels
 constexpr int max_columns(int dim) { return kAccumulators / (kMicroTile * dim); }  // output fields a micro-kernel
 
-// y[row][column] += Σ_step Σ_j x[step][row][j] · w[step][j][column] on kMicroTile vectors of pixels.
-template <typename T>
-struct MultiplyArguments {
-  const T* x;
+// Where the operands of one micro-kernel lie.
+struct MultiplyLayout {
   int64_t plane[2][2];  // offsets of x's (row, j)
-  const T* w;
-  int64_t steps;
-  T* y;
   int64_t y_offset, y_row, y_column;
-  bool first;  // starts from zero
 };
 
+// y[row][column] += Σ_step Σ_j x[step][row][j] · w[step][j][column] on kMicroTile vectors of pixels; `first` starts
+// from zero. What differs from call to call comes in registers: a structure just written would be waited for.
 template <typename T, int Dim, bool ComplexType, int Columns>
-void multiply(const MultiplyArguments<T>& arguments) {
+void multiply(const MultiplyLayout& layout, const T* from, const T* __restrict__ w, int64_t steps, T* to, bool first) {
   using V = typename Vector<T>::Aligned;
   constexpr int lanes = Vector<T>::lanes;
   constexpr int Rows = kMicroTile;
   V sum[Dim][Columns][Rows];
-  const MultiplyArguments<T> a = arguments;
-  T* y = a.y + a.y_offset;
-  if (a.first) {
+  const MultiplyLayout a = layout;
+  T* y = to + a.y_offset;
+  if (first) {
 #pragma GCC unroll 16
     for (int i = 0; i < Dim; ++i)
 #pragma GCC unroll 16
@@ -47,10 +43,9 @@ void multiply(const MultiplyArguments<T>& arguments) {
 #pragma GCC unroll 16
   for (int i = 0; i < Dim; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < Dim; ++j) x[i][j] = a.x + a.plane[i][j];
-  const T* __restrict__ w = a.w;
+    for (int j = 0; j < Dim; ++j) x[i][j] = from + a.plane[i][j];
 #pragma GCC unroll 2  // counting takes ports of the multipliers
-  for (int64_t at = 0, end = a.steps * Rows * lanes; at < end; at += Rows * lanes, w += Dim * Columns) {
+  for (int64_t at = 0, end = steps * Rows * lanes; at < end; at += Rows * lanes, w += Dim * Columns) {
 #pragma GCC unroll 16
     for (int j = 0; j < Dim; ++j) {
       V value[Dim][Rows];
@@ -73,7 +68,7 @@ void multiply(const MultiplyArguments<T>& arguments) {
       }
     }
   }
-  y = a.y + a.y_offset;
+  y = to + a.y_offset;
   asm("" : "+r"(y));  // or the compiler keeps a pointer per field alive across the loop
 #pragma GCC unroll 16
   for (int o = 0; o < Columns; ++o, y += a.y_column)
@@ -85,7 +80,7 @@ void multiply(const MultiplyArguments<T>& arguments) {
 
 // The micro-kernel for a number of output fields.
 template <typename T>
-using Multiply = void (*)(const MultiplyArguments<T>&);
+using Multiply = void (*)(const MultiplyLayout&, const T*, const T*, int64_t, T*, bool);
 
 template <typename T, int Dim, bool ComplexType, int Columns = max_columns(Dim)>
 Multiply<T> multiply_for(int64_t columns) {
