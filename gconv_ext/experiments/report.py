@@ -21,8 +21,8 @@ LEGEND = """\
 Made by `gconv-ext report` from the results files alone. A number is the mean over the seeds ± its standard error; *published*
 is the paper's own. A difference stands in **bold** where it is larger than the error bars: the two standard errors in
 quadrature, or ours alone where the paper gives none (it then has an unknown error of its own). With one seed there are no
-error bars. A scale below 1 means that training images, epochs and seeds are each multiplied by it, so that networks are
-trained less than the paper's: a difference from the published number is then to be expected.
+error bars. A scale below 1 means that training images, epochs, seeds and batches (not below 16) are each multiplied by it, so
+that networks are trained less than the paper's: a difference from the published number is then to be expected.
 """
 PAGE = """\
 <!DOCTYPE html>
@@ -125,10 +125,11 @@ def _circumstances(target: Target, by_settings) -> str:
     images = _listed(row["reproduce"]["images"] for row in rows)
     epochs = _listed(len(row["epochs"]) for row in rows)
     seeds = max(len(own) for _, own in by_settings)
+    batch = _listed(row["config"]["batch_size"] for row in rows if "batch_size" in row["config"])
     hours = sum(row["reproduce"]["wall_seconds"] for row in rows) / 3600
     versions = [row["versions"] for row in rows]
     text = (
-        f"Scale {scale:g}: {images} training images, {epochs} epochs, {seeds} seeds; {len(rows)} runs of {settings} settings"
+        f"Scale {scale:g}: {images} training images, {epochs} epochs, {f'batches of {batch}, ' if batch else ''}{seeds} seed{'s' * (seeds > 1)}; {len(rows)} runs of {settings} settings"
         + (f" (the target has {len(target.grid)})" if settings < len(target.grid) else "")
         + f". Data: {_listed(row['data']['origin'] for row in rows)}."
         f" Device: {_listed(v['device'] for v in versions)}; threads of a run: {_listed(v['threads'] for v in versions)};"

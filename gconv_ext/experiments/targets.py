@@ -35,6 +35,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+SMALLEST_BATCH = 16  # of a scale below 1; unless the paper's own is smaller
 PAPERS = Path(__file__).with_name("papers")
 
 
@@ -150,7 +151,8 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
     Args:
         target: of load_target.
         images: how many there are in the training split; settings may ask for fewer.
-        scale: factor of training images (at least one batch), epochs and seeds, each rounded up.
+        scale: factor of training images (at least one batch), epochs, seeds and batch size (at least 16), each rounded
+            up.  Were batches left as they are, the steps of a training would shrink with the square of the scale.
         seeds: how many, in place of scale · target.seeds.
 
     Raises:
@@ -164,7 +166,8 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
     for seed, settings in itertools.product(range(seeds), target.grid):
         scaled = {name: shrunk(settings[name], scale) for name in experiment.scaled if name in settings}
         if experiment.images:
-            full = min(images, settings.get(experiment.images, images))
-            scaled[experiment.images] = max(shrunk(full, scale), settings["batch_size"])
+            full, batch = min(images, settings.get(experiment.images, images)), settings["batch_size"]
+            scaled["batch_size"] = max(shrunk(batch, scale), min(batch, SMALLEST_BATCH))
+            scaled[experiment.images] = max(shrunk(full, scale), scaled["batch_size"])
         runs.append(Run(settings, config(**settings | scaled | {"seed": seed})))
     return runs

@@ -41,6 +41,6 @@ def test_the_figure_by_its_command(tmp_path):
     assert main(["reproduce", "paper3-fig3", "--seeds", "1", "--out", str(tmp_path)]) == 0
     assert main(["report", "--results", str(tmp_path), "--out", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "2 training images, 200 epochs, 1 seeds; 2 runs of 2 settings." in text
+    assert "2 training images, 200 epochs, 1 seed; 2 runs of 2 settings." in text
     assert "| 32 | 1 | 100.00 | 100.00 | +0.00 |" in text and "| 33 | 1 | 50.00 | 50.00 | +0.00 | 0.69 |" in text
     assert (tmp_path / "report" / "paper3-fig3-maps.png").exists()

@@ -59,7 +59,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     line, = lines(text, "aniso", "0.2", "p4")
     assert line[3:] == ["3", "96.07 ± 0.06", "95.97", "**+0.10**", "50.00 ± 0.00", "93.84", "**−43.84**"]
     assert len(lines(text, "aniso")) == 9 + 3 and len(lines(text, "none")) == 3 + 1  # the table and the comparison
-    assert "Scale 0.2: 11,000 training images, 4 epochs, 3 seeds; 63 runs of 21 settings. Data: somewhere." in text
+    assert "Scale 0.2: 11,000 training images, 4 epochs, batches of 16, 3 seeds; 63 runs of 21 settings. Data: somewhere." in text
     assert "Commit abc. 1.1 hours" in text and "--scale 0.2 --seeds 3 --data-dir DIR" in text
     for name in ("paper1-table1.png", "paper1-fig3-curves.png", "paper1-fig4-curves.png", "paper1-fig5-curves.png"):
         assert f"]({name})" in text and (tmp_path / name).exists()

@@ -89,10 +89,10 @@ def test_results_file(trained):
     assert sorted(row["config"]["model"] for row in rows) == ["p4", "plain", "relaxed"]
     for row in rows:
         assert {key: row["reproduce"][key] for key in ("target", "scale", "images", "all_images", "resumed")} == {
-            "target": "paper1-table1", "scale": 0.001, "images": 64, "all_images": 144, "resumed": False,
+            "target": "paper1-table1", "scale": 0.001, "images": 16, "all_images": 144, "resumed": False,
         }  # fmt: skip
         assert row["reproduce"]["wall_seconds"] > 0 and len(row["epochs"]) == 1
-        assert row["config"]["train_digits"] == 64 and row["config"]["epochs"] == 1 and row["data"]["train"] == 144
+        assert row["config"]["train_digits"] == 16 and row["config"]["epochs"] == 1 and row["data"]["train"] == 144
         paths = {"auto"} if row["config"]["model"] == "plain" else {"reference", "dense", "auto"}
         assert set(row["steps_per_second"]) == paths and all(speed > 0 for speed in row["steps_per_second"].values())
     assert [path.name for path in (trained / "paper1-table1").iterdir()] == ["results.jsonl"]  # no checkpoints
@@ -175,14 +175,14 @@ def _report_of_the_tiny_table(tmp_path, rows):
     mean, error = sum(values) / 2, abs(values[0] - values[1]) / 2  # of two: |a − b| / 2
     assert f"| 0.1 | 2 | {mean:.2f} ± {error:.2f} | 92.35 ± 0.50 | **−{92.35 - mean:.2f}** |" in text
     assert re.search(r"\| 0.2 \| 2 \| [\d.]+ ± [\d.]+ \| unreadable \| – \|", text)
-    assert "Scale 0.05: 16 training images, 10 epochs, 2 seeds; 4 runs of 2 settings." in text
+    assert "Scale 0.05: 16 training images, 10 epochs, batches of 16, 2 seeds; 4 runs of 2 settings." in text
     assert "gconv-ext reproduce tiny --scale 0.05 --seeds 2 --data-dir DIR\n" in text
 
 
 def test_report(trained, tmp_path):
     assert main(["report", "--results", str(trained), "--out", str(tmp_path)]) == 0
     text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
-    assert "Scale 0.001: 64 training images, 1 epochs, 1 seeds; 3 runs of 3 settings (the target has 21)." in text
+    assert "Scale 0.001: 16 training images, 1 epochs, batches of 16, 1 seed; 3 runs of 3 settings (the target has 21)." in text
     assert re.search(r"\| none \| 0.1 \| p4 \| 1 \| [\d.]+ \| 96.65 \| [+−][\d.]+ \|", text)
     assert "| p4 | 25,400 |" in text and "paper1-beyond" in text.split("## Not run")[1]
     assert "| none | 0.1 |" in text.split("Does relaxing the symmetry help?")[1]

@@ -23,7 +23,9 @@ def test_every_file_is_accepted(name, scale):
         assert all(getattr(run.config, name) == shrunk(run.settings[name], scale) for name in experiment.scaled)
         if experiment.images:
             full = run.settings.get(experiment.images, 55_000)
-            assert getattr(run.config, experiment.images) == max(shrunk(full, scale), run.settings["batch_size"])
+            batch = max(shrunk(run.settings["batch_size"], scale), 16)
+            assert run.config.batch_size == batch
+            assert getattr(run.config, experiment.images) == max(shrunk(full, scale), batch)
     if target.results:  # the same runs as another target's
         assert all(settings in load_target(target.results).grid for settings in target.grid)
 
@@ -68,7 +70,7 @@ def test_scale():
     assert shrunk(20, 0.15) == 3 and shrunk(3, 0.2) == 1 and shrunk(55_000, 0.2) == 11_000
     target = load_target("paper1-table1")
     least = expand(target, 5_000, scale=0.001)
-    assert len(least) == 21 and {(run.config.train_digits, run.config.epochs, run.config.batch_size) for run in least} == {(64, 1, 64)}
+    assert len(least) == 21 and {(run.config.train_digits, run.config.epochs, run.config.batch_size) for run in least} == {(16, 1, 16)}
     assert len(expand(target, 5_000, scale=0.001, seeds=2)) == 42
     assert [run.config.seed for run in expand(target, 5_000, scale=0.5)] == [0] * 21 + [1] * 21
     for scale in (0, -1, 1.01, float("nan")):
