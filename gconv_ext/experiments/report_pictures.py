@@ -1,4 +1,5 @@
-"""Pictures of single targets: paper 3's accuracy by angle, its equivariance error by stage, its feature maps."""
+"""Pictures of single targets: paper 3's accuracy by angle, its equivariance error by stage, its feature maps; paper 4's
+probability of a six by angle."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import sixes_figures
 from .report_figures import COLOURS, plt, save, value_text
 from .targets import Target
 
@@ -89,4 +91,9 @@ def draw_maps(target: Target, by_settings: BySettings, path: Path) -> Path:
     return save(figure, path)
 
 
-PICTURES = {"angles": draw_angles, "stages": draw_stages, "maps": draw_maps}
+def draw_probabilities(target: Target, by_settings: BySettings, path: Path) -> Path:
+    """The probability of a six against the angle by which test sixes were turned (paper 4, Fig. 4)."""
+    return sixes_figures.draw_curves([row for _, rows in by_settings for row in rows], path)
+
+
+PICTURES = {"angles": draw_angles, "stages": draw_stages, "maps": draw_maps, "probabilities": draw_probabilities}

@@ -52,6 +52,7 @@ class SixesConfig:
         alpha: factor of Augerino's penalty.
         seed: of weights and order.
         algorithm: see gconv_ext.functional.
+        train_images: the sixes among the first so many digits of the training split; None for all.
     """
 
     task: str
@@ -67,6 +68,7 @@ class SixesConfig:
     alpha: float = 0.01
     seed: int = 0
     algorithm: str = "auto"
+    train_images: int | None = None
 
     def __post_init__(self):
         for name, allowed in (("task", SIX_TASKS), ("model", [*MODELS, *NONSTATIONARY]), ("group", GROUPS)):
@@ -74,8 +76,8 @@ class SixesConfig:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.model in NONSTATIONARY and self.group != "SE2":
             raise InputError(f"group must be SE2 for model {self.model}, got {self.group!r}")
-        for name in ("elements", "width", "epochs", "batch_size", "lr", "distribution_lr"):
-            if getattr(self, name) <= 0:
+        for name in ("elements", "width", "epochs", "batch_size", "lr", "distribution_lr", "train_images"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("alpha", "warmup", "seed"):
             if getattr(self, name) < 0:
@@ -144,7 +146,10 @@ def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False,
     identity = asdict(config) | {"data": digits.sha256()}
     if resume and (row := runs.finished_row(out / "results.jsonl", config.name, identity)):
         return row
-    splits = {split: sixes(digits, split, config.task) for split in ("train", "validation", "test")}
+    limits = {"train": config.train_images, "validation": None, "test": None}
+    if config.train_images and config.train_images > digits.count("train"):
+        raise InputError(f"train_images must be at most the {digits.count('train')} of the training split, got {config.train_images}")
+    splits = {split: sixes(digits, split, config.task, limit) for split, limit in limits.items()}
     module = runs.train(
         lambda: _Classifier(config, identity),
         lambda: SplitData(splits["train"], splits["validation"], config.batch_size, config.seed),

@@ -54,6 +54,7 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "noise": Experiment("noise", "NoiseConfig", "train_digits", ("epochs",)),
     "subsampling": Experiment("subsampling", "SubsamplingConfig", "train_images", ("epochs", "angle_images")),
+    "sixes": Experiment("sixes", "SixesConfig", "train_images", ("epochs", "warmup")),
     "quarter_turn": Experiment("quarter_turn", "QuarterTurnConfig", None, ()),
 }
 

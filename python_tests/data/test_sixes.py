@@ -19,3 +19,11 @@ def test_sixes_come_in_pairs(task, move, split, count):
 def test_bad_task():
     with pytest.raises(ValueError, match="task must be one of '180', 'M', got '90'"):
         sixes(load_digits(), "train", "90")
+
+
+def test_a_limit_counts_digits_of_all_classes():
+    digits = load_digits()
+    (images, labels), (all_images, _) = sixes(digits, "train", "180", 300), sixes(digits, "train", "180")
+    count = int((digits.splits["train"][1][:300] == 6).sum())
+    assert 10 < count < 60 and labels.tolist() == [0] * count + [1] * count
+    assert torch.equal(images[:count], all_images[:count])

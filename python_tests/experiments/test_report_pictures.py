@@ -1,4 +1,4 @@
-"""Paper 3's pictures, drawn from rows of the form that its experiments write; what they show is looked at by eye."""
+"""Pictures of single targets, drawn from rows of the form that its experiments write; what they show is looked at by eye."""
 
 import numpy as np
 import pytest
@@ -47,3 +47,21 @@ def test_pictures(name, seeds, tmp_path, monkeypatch):
         assert len(axes) == (2 if name == "paper3-fig6" else 1) and all(len(axis.lines) == 4 for axis in axes)
         curves = [one["test_accuracy_by_angle"]["accuracy"] for one in by_settings[0][1]]
         assert axes[0].lines[0].get_ydata() == pytest.approx(100 * np.mean(curves, 0))
+
+
+def test_probabilities(tmp_path, monkeypatch):
+    target, drawn = load_target("paper4-fig4"), []
+    runs = expand(target, 10_000, seeds=2)
+    by_settings = [
+        (settings, [
+            {"config": vars(run.config), "probability_of_six": RNG.random(36).tolist()} for run in runs if run.settings == settings
+        ])
+        for settings in target.grid
+    ]  # fmt: skip
+    draw = report_pictures.sixes_figures.draw_curves
+    monkeypatch.setattr(report_pictures.sixes_figures, "draw_curves", lambda rows, path: drawn.extend(rows) or draw(rows, path))
+    path = report_pictures.PICTURES["probabilities"](target, by_settings, tmp_path / "picture.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [(row["config"]["group"], row["config"]["model"], row["config"]["seed"]) for row in drawn] == [
+        (group, model, seed) for group in ("SE2", "E2") for model in ("strict", "partial") for seed in (0, 1)
+    ]

@@ -8,7 +8,8 @@ from data.test_idx import idx_bytes  # python_tests/data
 from gconv_ext import cli_sixes, create_model
 from gconv_ext.cli import main
 from gconv_ext.data import load_digits, sixes
-from gconv_ext.experiments.sixes import CURVE, MODELS, NONSTATIONARY, SixesConfig, subsets, table
+from gconv_ext.experiments import targets
+from gconv_ext.experiments.sixes import CURVE, MODELS, NONSTATIONARY, SixesConfig, run, subsets, table
 from gconv_ext.nn import distribution_parameters
 from gconv_ext.training.results import read_rows
 
@@ -131,3 +132,28 @@ def test_paper_2s_network(trained, tmp_path, capsys):
 def test_bad_configurations(change, message):
     with pytest.raises(ValueError, match=message):
         SixesConfig(**(dict(task="180", model="strict", group="SE2") | change))
+
+
+def test_reproduced(trained, tmp_path, monkeypatch):
+    text = (targets.PAPERS / "paper2-table2.toml").read_text()
+    for full, small in (("elements = 8", "elements = 4"), ("width = 10", "width = 2")):
+        assert full in text
+        text = text.replace(full, small)
+    monkeypatch.setattr(targets, "PAPERS", tmp_path)
+    (tmp_path / "paper2-table2.toml").write_text(text)
+    options = ["--scale", "0.001", "--data-dir", str(trained), "--out", str(tmp_path), "--accelerator", "cpu"]
+    assert main(["reproduce", "paper2-table2", *options]) == 0
+    rows = read_rows(tmp_path / "paper2-table2" / "results.jsonl")
+    assert {row["config"]["model"]: row["config"]["group"] for row in rows} == dict.fromkeys(["soft-none", "partial", "soft-rotation"], "SE2")
+    for row in rows:
+        config = row["config"]
+        assert (config["train_images"], config["epochs"], config["warmup"], config["batch_size"], row["data"]["train"]) == (16, 1, 1, 16, 32)
+    assert main(["report", "--results", str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    assert "| soft-none | 1 | 50.00 | 50.00 | +0.00 |" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_more_images_than_there_are(trained, tmp_path):
+    with pytest.raises(ValueError, match="train_images must be at most the 44 of the training split, got 45"):
+        run(SixesConfig("180", "strict", "SE2", train_images=45), load_digits(trained), tmp_path)
+    with pytest.raises(ValueError, match="train_images must be positive, got 0"):
+        SixesConfig("180", "strict", "SE2", train_images=0)
