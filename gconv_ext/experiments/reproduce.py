@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -126,11 +127,18 @@ def _work_name(config) -> str:
 
 
 def _start(data, threads: int) -> None:
-    """In each process, once.  Ctrl-C is for the parent, which ends the processes."""
+    """In each process, once.  Ctrl-C is for the parent, which ends the processes; when the parent is killed they end too,
+    or they would go on beside the command that resumes."""
     global _data
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _data = data
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _run(experiment: str, config, work: Path, accelerator: str) -> dict:

@@ -126,22 +126,8 @@ def test_finished_runs_are_kept_and_nothing_is_overwritten(files, trained, capsy
 
 def test_interrupted_and_resumed(files, tmp_path, tiny, capsys):
     """Ctrl-C in the second epoch or later of the first run; then the same figures as without an interruption."""
-    arguments = ["reproduce", "tiny", "--data-dir", str(files), "--accelerator", "cpu", "--scale", "0.05", "--jobs", "2"]
-    code = (
-        "import sys; from pathlib import Path; from gconv_ext.cli import main; from gconv_ext.experiments import targets\n"
-        f"targets.PAPERS = Path({str(tmp_path / 'papers')!r})\n"
-        f"sys.exit(main([*{arguments!r}, '--out', {str(tmp_path / 'a')!r}]))"
-    )
-    # A suite that runs in the background may have SIGINT ignored, and children inherit that.
-    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default,
-        start_new_session=True,
-    )  # fmt: skip
-    folder, deadline = tmp_path / "a" / "tiny", time.time() + 120
-    while not any(len(read_checkpoint(path)["history"]) > 1 for path in folder.glob("unfinished/*/*/last.ckpt")):
-        assert process.poll() is None and time.time() < deadline, process.communicate()
-        time.sleep(0.02)
+    arguments = _arguments(files)
+    process, folder = _begun(arguments, tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.startswith("gconv-ext: interrupted; the same command with --resume"), errors
@@ -166,6 +152,50 @@ def test_interrupted_and_resumed(files, tmp_path, tiny, capsys):
     assert [row["config"]["seed"] for row in rows] == [0, 0, 1, 1]
 
     _report_of_the_tiny_table(tmp_path, rows)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_processes_end_with_their_parent(files, tiny, tmp_path):
+    process, _ = _begun(_arguments(files), tmp_path)
+    children = [Path("/proc", pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(children) >= 2
+    process.kill()
+    deadline = time.time() + 60
+    while any(_runs(child) for child in children):
+        assert time.time() < deadline
+        time.sleep(0.1)
+    process.communicate()
+
+
+def _runs(process):
+    try:
+        return "zombie" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _arguments(files):
+    return ["reproduce", "tiny", "--data-dir", str(files), "--accelerator", "cpu", "--scale", "0.05", "--jobs", "2"]
+
+
+def _begun(arguments, tmp_path):
+    """The command in a process of its own, with a run in its second epoch or later; and its folder of results."""
+    code = (
+        "import sys; from pathlib import Path; from gconv_ext.cli import main; from gconv_ext.experiments import targets\n"
+        f"targets.PAPERS = Path({str(tmp_path / 'papers')!r})\n"
+        f"sys.exit(main([*{arguments!r}, '--out', {str(tmp_path / 'a')!r}]))"
+    )
+    # A suite that runs in the background may have SIGINT ignored, and children inherit that.
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default,
+        start_new_session=True,
+    )  # fmt: skip
+    folder, deadline = tmp_path / "a" / "tiny", time.time() + 120
+    while not any(len(read_checkpoint(path)["history"]) > 1 for path in folder.glob("unfinished/*/*/last.ckpt")):
+        assert process.poll() is None and time.time() < deadline, process.communicate()
+        time.sleep(0.02)
+    return process, folder
 
 
 def _report_of_the_tiny_table(tmp_path, rows):
