@@ -50,9 +50,11 @@ def _reproduce(options) -> int:
 
     check_scale(options.scale, options.seeds)
     if options.list:
-        for target in map(load_target, target_names()):
+        names = target_names()
+        width = max(map(len, names))
+        for target in map(load_target, names):
             seeds = options.seeds or shrunk(target.seeds, options.scale)
-            print(f"{target.name:<16} {len(target.grid) * seeds:>4} runs  {target.title}")
+            print(f"{target.name:<{width}} {len(target.grid) * seeds:>4} runs  {target.title}")
         return 0
     if options.target is None:
         raise InputError("name a TARGET, or give --list")
