@@ -33,7 +33,8 @@ class IrrepFprop final : public IrrepFpropPlan {
     // from the second, butterflies take twice as long. With many, long blocks save reloading the sums.
     const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
     const int64_t fitting = (kNearCache - columns_ * step_bytes) / (step_bytes + weight_bytes);
-    block_steps_ = std::min(steps_, fitting >= kFewestSteps ? fitting : kMostSteps);
+    const int64_t most = fitting >= kFewestSteps ? fitting : kMostSteps, blocks = (steps_ + most - 1) / most;
+    block_steps_ = blocks ? (steps_ + blocks - 1) / blocks : 0;  // equal blocks: a short one hardly repays its calls
     plane_ = block_steps_ * micro_pixels + lanes;  // planes at a power of two would share cache sets
     // Sums of several micro-tiles are kept, so that each plane of the result is written in long runs; and where the weights
     // are too many for the second-level cache, they are read once for all these micro-tiles.
@@ -193,7 +194,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   Prefetch plan_prefetch(int64_t image, int64_t tiles) const {
     Prefetch prefetch;
     const MapStrides &xs = p_.x_strides, &ys = p_.y_strides;
-    const int64_t area = s_.rows.in * s_.columns.in, image_bytes = s_.in_fields * s_.in_elements() * area * sizeof(S);
+    const int64_t area = s_.rows.in * s_.columns.in;
     int64_t calls = 0;  // of the prefetch in one tile
     if (direct_) {
       for (const DirectCall& call : direct_calls_) calls += kMicroTile / call.rows * in_banks_ * s_.in_fields;
@@ -201,14 +202,11 @@ class IrrepFprop final : public IrrepFpropPlan {
     } else {
       calls = (steps_ + block_steps_ - 1) / block_steps_ * static_cast<int64_t>(calls_.size()) / s_.groups;
     }
-    if (s_.groups == 1 && xs.column == 1 && image + 1 < s_.batch) {
-      prefetch.x = reinterpret_cast<const char*>(static_cast<const S*>(p_.x) + (image + 1) * xs.batch);
-      prefetch.x_end = prefetch.x + image_bytes;
-      prefetch.x_quota = (image_bytes / Prefetch::line / tiles + calls) / calls;
-    }
+    if (s_.groups == 1 && xs.column == 1 && image + 1 < s_.batch)
+      prefetch.x.aim(static_cast<const S*>(p_.x) + (image + 1) * xs.batch, s_.in_fields * s_.in_elements() * area, tiles * calls);
     if (ys.column == 1) {
       prefetch.y_plane = ys.element * sizeof(S);
-      prefetch.y_lines = micro_pixels * sizeof(S) / Prefetch::line + 1;
+      prefetch.y_lines = micro_pixels * sizeof(S) / LinePrefetch::line + 1;
       prefetch.y_quota = (s_.out_fields * order + calls) / calls;
     }
     return prefetch;

@@ -97,18 +97,16 @@ Multiply<T> multiply_for(const Irrep& irrep, int64_t columns) {
                               : multiply_for<T, 2, false>(columns);
 }
 
-// Spreads the fetching of the next image, and of the lines that this tile's results go to, over the micro-kernels:
-// left to the copies at both ends of an image, they wait for memory while the multipliers idle.
+// Spreads the fetching of the next image, and of the lines that this tile's results go to, over the micro-kernels.
 struct Prefetch {
-  static constexpr int64_t line = 64;
-  const char *x = nullptr, *x_end = nullptr;
+  LinePrefetch x;
   const char *y = nullptr, *y_end = nullptr;
-  int64_t y_plane = 0, y_lines = 0, x_quota = 0, y_quota = 0;
+  int64_t y_plane = 0, y_lines = 0, y_quota = 0;
 
   void operator()() {
-    for (int64_t i = 0; i < x_quota && x < x_end; ++i, x += line) __builtin_prefetch(x, 0, 2);
+    x();
     for (int64_t i = 0; i < y_quota && y < y_end; ++i, y += y_plane)
-      for (int64_t l = 0; l < y_lines; ++l) __builtin_prefetch(y + l * line, 1, 2);
+      for (int64_t l = 0; l < y_lines; ++l) __builtin_prefetch(y + l * LinePrefetch::line, 1, 2);
   }
 };
 
