@@ -1,5 +1,5 @@
 """Pictures of single targets: paper 3's accuracy by angle, its equivariance error by stage, its feature maps; paper 4's
-probability of a six by angle."""
+probability of a six by angle, and the part of the group that each layer keeps."""
 
 from __future__ import annotations
 
@@ -96,4 +96,37 @@ def draw_probabilities(target: Target, by_settings: BySettings, path: Path) -> P
     return sixes_figures.draw_curves([row for _, rows in by_settings for row in rows], path)
 
 
-PICTURES = {"angles": draw_angles, "stages": draw_stages, "maps": draw_maps, "probabilities": draw_probabilities}
+def draw_subsets(target: Target, by_settings: BySettings, path: Path) -> Path:
+    """What part of the rotations each layer keeps, and with which probability the mirrored elements (paper 4, Fig. 5 and
+    6): the mean over the seeds, and a bar from the least to the largest."""
+    groups = list(dict.fromkeys(settings["group"] for settings, _ in by_settings))
+    lines = list(dict.fromkeys(settings["elements"] for settings in target.grid))
+    figure, axes = plt.subplots(
+        1, len(groups), figsize=(1.5 + 5 * len(groups), 3.8), sharey=True, squeeze=False, layout="constrained"
+    )
+    for settings, rows in by_settings:
+        axis, elements = axes[0, groups.index(settings["group"])], settings["elements"]
+        layers = [layer["layer"] for layer in rows[0]["subsets"]]
+        for key, marker, what in (("extent", "o-", ""), ("mirror", "s--", ", mirrors")):
+            values = np.array([[layer[key] for layer in row["subsets"]] for row in rows], dtype=float)
+            if np.isnan(values).any():  # a group without mirrors
+                continue
+            mean = values.mean(0)
+            spread = mean - values.min(0), values.max(0) - mean
+            axis.errorbar(
+                range(len(layers)), mean, spread, fmt=marker, capsize=3, color=COLOURS[lines.index(elements)],
+                label=f"{elements} rotations{what}",
+            )  # fmt: skip
+        axis.set_title(settings["group"], fontsize=10)
+        axis.set_xticks(range(len(layers)), layers, rotation=45, ha="right", fontsize=8)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    axes[0, 0].set_ylim(0, 1.05)
+    axes[0, 0].set_ylabel("part kept; of mirrors, the probability")
+    return save(figure, path)
+
+
+PICTURES = {
+    "angles": draw_angles, "stages": draw_stages, "maps": draw_maps, "probabilities": draw_probabilities,
+    "subsets": draw_subsets,
+}  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
-from math import cos, pi
 from pathlib import Path
 
 import torch
@@ -12,25 +11,13 @@ from torch import Tensor, nn
 
 from ..data import SIX_TASKS, Digits, sixes
 from ..errors import InputError
-from ..models import create_model
-from ..nn import Augerino
 from ..nn.augerino import transformed
-from ..nn.distributions import ElementDistribution, distribution_parameters
 from ..sampled_groups import Elements
 from ..training import runs
-from ..training.classifier import ImageClassifier
 from ..training.fit import SplitData
 from ..training.results import append_row, versions
+from .continuous import MODELS, NONSTATIONARY, ContinuousClassifier, make_network, subsets
 
-MODELS = {
-    "strict": dict(partial=False),
-    "partial": dict(partial=True),
-    "t2-ending": dict(partial=False, ending="T2"),
-    "mlp-ending": dict(partial=False, ending="MLP"),
-    "augerino": dict(group="T2"),
-}
-# Paper 2's network, over SE(2) alone: what of it is soft.
-NONSTATIONARY = {"soft-none": None, "soft-rotation": "rotation", "soft-translation": "translation", "soft-both": "both"}
 GROUPS = ("SE2", "E2", "D1")
 CURVE = 36  # angles of Fig. 4
 
@@ -89,40 +76,11 @@ class SixesConfig:
         return f"{self.task}-{self.group}-{self.model}-seed{self.seed}"
 
     def network(self) -> nn.Module:
-        if self.model in NONSTATIONARY:
-            return create_model(
-                "nonstationary_ckresnet", in_channels=1, num_classes=2, width=self.width, algorithm=self.algorithm,
-                elements=self.elements, soft=NONSTATIONARY[self.model],
-            )  # fmt: skip
         elements = 1 if self.group == "D1" else self.elements
-        own = {"group": self.group, "elements": elements} if self.model != "augerino" else {}
-        network = create_model(
-            "partial_ckresnet", num_classes=2, width=self.width, algorithm=self.algorithm, **own, **MODELS[self.model]
-        )
-        return Augerino(network, self.group, elements) if self.model == "augerino" else network
-
-
-class _Classifier(ImageClassifier):
-    """ImageClassifier with a learning rate of their own for the distributions, and the cosine."""
-
-    def __init__(self, config: SixesConfig, identity: dict):
-        super().__init__(config.network(), config.lr, config.alpha, identity)
-        self._settings = config
-
-    def configure_optimizers(self):
-        distributions = distribution_parameters(self.model)
-        ids = {id(p) for p in distributions}
-        groups = [{"params": [p for p in self.parameters() if id(p) not in ids]}]
-        if distributions:
-            groups.append({"params": distributions, "lr": self._settings.distribution_lr})
-        optimizer = torch.optim.Adam(groups, lr=self.lr)
-        steps = self.trainer.estimated_stepping_batches
-        warm = self._settings.warmup * steps // self._settings.epochs
-
-        def factor(step: int) -> float:
-            return (step + 1) / warm if step < warm else (1 + cos(pi * (step - warm) / max(1, steps - warm))) / 2
-
-        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}]
+        return make_network(
+            "ckresnet", self.model, self.group, elements, in_channels=1, num_classes=2, width=self.width,
+            algorithm=self.algorithm,
+        )  # fmt: skip
 
 
 def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False, accelerator: str = "auto") -> dict:
@@ -151,7 +109,7 @@ def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False,
         raise InputError(f"train_images must be at most the {digits.count('train')} of the training split, got {config.train_images}")
     splits = {split: sixes(digits, split, config.task, limit) for split, limit in limits.items()}
     module = runs.train(
-        lambda: _Classifier(config, identity),
+        lambda: ContinuousClassifier(config, identity),
         lambda: SplitData(splits["train"], splits["validation"], config.batch_size, config.seed),
         out / config.name / "last.ckpt", identity, seed=config.seed, epochs=config.epochs, resume=resume,
         accelerator=accelerator,
@@ -185,19 +143,6 @@ def _curve(model: nn.Module, upright: Tensor) -> list[float]:
     turns = torch.arange(CURVE) / CURVE
     turned = transformed(upright, Elements(turns, CURVE, False, True, turns.new_ones(())))
     return [_logits(model, images).softmax(1)[:, 0].mean().item() for images in turned]
-
-
-def subsets(model: nn.Module) -> list[dict]:
-    """What each distribution of a network has learned: the share of the circle, the probability of the mirrors."""
-    return [
-        {
-            "layer": name.removesuffix(".distribution"),
-            "extent": module.extent.item(),
-            "mirror": None if module.kept_mirror is None else module.kept_mirror.probability.item(),
-        }
-        for name, module in model.named_modules()
-        if isinstance(module, ElementDistribution) and module.learned
-    ]
 
 
 def table(rows: list[dict]) -> str:

@@ -13,7 +13,7 @@ A file has
     lines                                the field that pictures tell apart by colour
     curves                               whether to draw the accuracy by epoch
     pictures                             more of them, by their names in report_pictures.PICTURES
-    results                              the target whose runs these are too
+    results                              the target in whose folder the runs are kept, since it has some of them too
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "noise": Experiment("noise", "NoiseConfig", "train_digits", ("epochs",)),
     "subsampling": Experiment("subsampling", "SubsamplingConfig", "train_images", ("epochs", "angle_images")),
+    "classification": Experiment(
+        "classification", "ClassificationConfig", "train_images", ("epochs", "warmup")
+    ),
     "sixes": Experiment("sixes", "SixesConfig", "train_images", ("epochs", "warmup")),
     "quarter_turn": Experiment("quarter_turn", "QuarterTurnConfig", None, ()),
 }

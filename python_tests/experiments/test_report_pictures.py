@@ -65,3 +65,27 @@ def test_probabilities(tmp_path, monkeypatch):
     assert [(row["config"]["group"], row["config"]["model"], row["config"]["seed"]) for row in drawn] == [
         (group, model, seed) for group in ("SE2", "E2") for model in ("strict", "partial") for seed in (0, 1)
     ]
+
+
+@pytest.mark.parametrize("name, panels", [("paper4-fig5", 2), ("paper4-fig6", 1)])
+def test_subsets(name, panels, tmp_path, monkeypatch):
+    """A line for each number of rotations, and one more where there are mirrors; the means over the seeds."""
+    target, figures, save = load_target(name), [], report_pictures.save
+    monkeypatch.setattr(report_pictures, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    runs = expand(target, 10_000, seeds=2)
+    by_settings = [
+        (settings, [
+            {"subsets": [
+                {"layer": layer, "extent": RNG.random(), "mirror": RNG.random() if settings["group"] == "E2" else None}
+                for layer in ("conv1", "conv2", "last")
+            ]}
+            for run in runs if run.settings == settings
+        ])
+        for settings in target.grid
+    ]  # fmt: skip
+    path = report_pictures.PICTURES["subsets"](target, by_settings, tmp_path / "picture.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    axes = figures[0].axes
+    assert [len(axis.containers) for axis in axes] == [3, 4][:panels]
+    means = np.mean([[layer["extent"] for layer in row["subsets"]] for row in by_settings[0][1]], 0)
+    assert axes[0].containers[0].lines[0].get_ydata() == pytest.approx(means)

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from data import test_cifar, test_pcam  # python_tests/data
 
-from gconv_ext.data import CircleCrop, LabelledImages, load_digits, load_images
+from gconv_ext.data import LabelledImages, load_digits, load_images
 from gconv_ext.errors import InputError
-from gconv_ext.experiments.subsampling import _augmented, _Classifier, _prepared, _tested, _Turned, run, table
+from gconv_ext.experiments.subsampling import _Classifier, _tested, run, table
 from gconv_ext.experiments.subsampling_config import MODELS, SubsamplingConfig
+from gconv_ext.experiments.turned_images import TurnedImages
 from gconv_ext.training.fit import read_checkpoint
 from gconv_ext.training.results import read_rows
 
@@ -74,74 +75,6 @@ def test_resumed_as_if_never_interrupted(tmp_path, monkeypatch):
         trained(replace(config, lr=0.1), load_digits(), tmp_path / "parts", resume=True)
 
 
-def turned_set(config, split="train", digits=None):
-    return _Turned(config, digits or load_digits(), split)
-
-
-def test_angles_of_the_splits():
-    """Drawn once for each image, anew for each seed and split; the test images are turned on the whole circle."""
-    config = SubsamplingConfig("p4cnn", rotation="normal", sigma=40.0)
-    train, test = turned_set(config), turned_set(config, "test")
-    assert train.degrees.mean().item() == pytest.approx(45, abs=2)
-    assert train.degrees.std().item() == pytest.approx(40, abs=2)
-    assert torch.equal(train.degrees, turned_set(config).degrees)
-    assert not torch.equal(train.degrees, turned_set(replace(config, seed=1)).degrees)
-    assert not torch.equal(train.degrees[:900], turned_set(config, "validation").degrees[:900])
-    uniform = turned_set(replace(config, rotation="uniform")).degrees
-    for degrees in (test.degrees, uniform):
-        assert degrees.min() >= 0 and degrees.max() < 360 and degrees.mean().item() == pytest.approx(180, abs=10)
-    assert not turned_set(replace(config, rotation="none")).degrees.any()
-    assert torch.equal(test.degrees, turned_set(replace(config, rotation="none"), "test").degrees)
-
-
-def test_images_of_the_splits():
-    """`train_images` of them at most, evenly spread."""
-    images, labels = load_digits().splits["train"]
-    chosen = turned_set(SubsamplingConfig("p4cnn", train_images=1000, batch_size=8))
-    assert len(chosen) == 1000
-    for i in (0, 1, 999):
-        image, label, degrees = chosen[i]
-        assert np.array_equal(image[0], images[5 * i]) and label == labels[5 * i] and degrees == 0
-    assert len(turned_set(SubsamplingConfig("p4cnn", validation_images=2000), "validation")) == 1000  # there are no more
-
-
-def test_preparation():
-    """Scaled to the size, turned, the corners hidden, normalised; upright images of the right size to the bit."""
-    pixels = torch.tensor(load_digits().splits["test"][0][:4]).unsqueeze(1)
-    config = SubsamplingConfig("p4cnn", circle_crop=False)
-    upright = pixels.float() / 255
-    assert torch.equal(_prepared(config, pixels, 0.0), upright)
-    assert torch.allclose(_prepared(config, pixels, torch.tensor([0.0, 90, 180, 270])), torch.cat(
-        [upright[i : i + 1].rot90(i, (-2, -1)) for i in range(4)]
-    ), atol=1e-5)  # fmt: skip
-    white = torch.full((1, 1, 28, 28), 255).byte()
-    cropped = _prepared(SubsamplingConfig("p4cnn"), white, 33.0)
-    assert cropped[0, 0, 0, 0] == 0 and torch.equal(cropped, CircleCrop()(_prepared(config, white, 33.0)))
-    for size in (27, 29):
-        scaled = _prepared(replace(config, size=size), pixels, 0.0)
-        expected = F.interpolate(upright, (size, size), mode="bilinear", antialias=True)
-        assert scaled.shape[-2:] == (size, size) and torch.equal(scaled, expected)
-    normalised = _prepared(replace(config, dataset="cifar10"), white.expand(-1, 3, -1, -1), 0.0)[0, :, 0, 0]
-    expected = [(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616]
-    assert normalised.tolist() == pytest.approx(expected)
-
-
-def test_augmentation():
-    """Each window lies in the padded image, all shifts and both mirrorings come, and channels stay together."""
-    config = SubsamplingConfig("p4_resnet44", size=6, dataset="cifar10", crop_padding=2, flip=True)
-    x = torch.arange(1.0, 3 * 36 + 1).view(1, 3, 6, 6).expand(400, -1, -1, -1)
-    padded, found = F.pad(x[:1], [2] * 4)[0], set()
-    windows = {
-        (row, column, flip): window.flip(-1) if flip else window
-        for row in range(5) for column in range(5) for flip in (False, True)
-        for window in [padded[:, row : row + 6, column : column + 6]]
-    }  # fmt: skip
-    for image in _augmented(config, x):
-        found.add(next(where for where, window in windows.items() if torch.equal(window, image)))
-    assert found == set(windows)
-    assert torch.equal(_augmented(replace(config, crop_padding=0, flip=False), x), x)
-
-
 @pytest.mark.parametrize("recipe, optimizer, rates", [
     ("halving", "Adam", [1, 1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 16, 1 / 16]),
     ("sgd", "SGD", [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]), ("one-cycle", "Adam", None),
@@ -180,7 +113,7 @@ def test_test_figures():
     splits = {split: (images, np.ones(40, np.uint8)) for split in ("train", "validation", "test")}
     data = LabelledImages(splits, "halves")
     config = SubsamplingConfig("p4cnn", angles=8)
-    test = turned_set(config, "test", data)
+    test = TurnedImages(config, data, "test", "uniform")
     found = _tested(config, Upper(), test, 0)
     assert found["test_accuracy_by_angle"] == {
         "degrees": [0, 45, 90, 135, 180, 225, 270, 315], "accuracy": [1, 1, 0, 0, 0, 0, 0, 1]
@@ -190,7 +123,7 @@ def test_test_figures():
     assert found["test_rotated_accuracy"] == pytest.approx(right.float().mean().item())
 
     data.splits["test"][1][::2] = 0  # at each angle one image alone, the first, which is wrong where it was right
-    some = _tested(replace(config, angle_images=1), Upper(), turned_set(config, "test", data), 0)
+    some = _tested(replace(config, angle_images=1), Upper(), TurnedImages(config, data, "test", "uniform"), 0)
     assert some["test_accuracy"] == 0.5 and some["test_accuracy_by_angle"]["accuracy"] == [0, 0, 1, 1, 1, 1, 1, 0]
 
 
