@@ -2,6 +2,7 @@
 
 from . import functional, nn
 from .algorithms import Explanation
+from .deploy import to_conv2d
 from .equivariance import EquivarianceError, equivariance_error
 from .exactness import Exactness, LayerExactness, exactness
 from .functional import explain
@@ -23,6 +24,7 @@ __all__ = [
     "functional",
     "list_models",
     "nn",
+    "to_conv2d",
     "transform_feature_map",
     "transform_image",
 ]

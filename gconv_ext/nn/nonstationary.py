@@ -136,6 +136,18 @@ class _NonstationaryConv2d(nn.Module):
             absolute = absolute.permute(0, 1, 2, 4, 5, 3).flatten(3, 4).unsqueeze(3 if self._lifting else 2)
             return self.kernel.hidden(self.kernel.stationary_part(self.relative), absolute)
 
+    def filter(self, outputs: int) -> Tensor:
+        """Where the translation is strict: the one filter of all pixels, of the first so many output elements, from the
+        M input elements, [C_out, outputs, C_in, M, k, k]."""
+        with torch.autocast(self.relative.device.type, enabled=False):
+            absolute = self.kernel.absolute_part(
+                self._absolute_coordinates(1, 1)[self.padding, self.padding, :, None]
+            )  # [N, 1, D]
+            stationary = self.kernel.stationary_part(self.relative[:outputs])
+            hidden = self.kernel.hidden(stationary, absolute[:outputs, None] if self._lifting else absolute)
+            filter = torch.einsum("imth,och->oicmt", hidden, self.kernel.weight)
+        return filter.unflatten(-1, (self.kernel_size,) * 2)
+
     def _check(self, x) -> None:
         lifting = self._lifting
         layout = "[B, C_in, H, W]" if lifting else "[B, C_in, N, H, W]"
@@ -164,13 +176,7 @@ class _NonstationaryConv2d(nn.Module):
         group = "C4" if self.soft is None and self.elements % 4 == 0 else "C1"
         order = 4 if group == "C4" else 1
         per_field = self.elements // order
-        with torch.autocast(x.device.type, enabled=False):
-            absolute = self.kernel.absolute_part(
-                self._absolute_coordinates(1, 1)[self.padding, self.padding, :, None]
-            )  # [N, 1, D]
-            stationary = self.kernel.stationary_part(self.relative[:per_field])
-            hidden = self.kernel.hidden(stationary, absolute[:per_field, None] if self._lifting else absolute)
-            filter = torch.einsum("imth,och->oicmt", hidden, self.kernel.weight).unflatten(-1, (self.kernel_size,) * 2)
+        filter = self.filter(per_field)
         options = dict(group=group, stride=self.stride, padding=self.padding, algorithm=self.algorithm)
         bias = None if self.bias is None else self.bias.repeat_interleave(per_field)
         if self._lifting:

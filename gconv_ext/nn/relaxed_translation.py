@@ -54,6 +54,14 @@ class _RelaxedTranslation2d(_Conv2d):
         above = values.shape[1] - torch.searchsorted(ordered, values, right=True)
         return (2 * (below - above) * (weights - values[:, :1])).sum()
 
+    def banks(self) -> Tensor:
+        """All banks side by side in the output fields, those of a block of fields in their block."""
+        return self.weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
+
+    def pixel_weights(self) -> Tensor:
+        """The weights of each bank, carried along by each output element: [L, |P|, H', W']."""
+        return torch.stack([move_space(self.relaxed_weight, self.group, u) for u in range(self.group.order)], 1)
+
     def forward(self, x: Tensor) -> Tensor:
         layout = "[B, C_in, H, W]" if self._lifting else "[B, C_in, |P|, H, W]"
         checks.check_tensor("x", x, 4 if self._lifting else 5, layout)
@@ -66,13 +74,10 @@ class _RelaxedTranslation2d(_Conv2d):
                 f"x must give output_size = {self.output_size}, the pixels that have weights, "
                 f"got {size} from {tuple(x.shape[-2:])}"
             )
-        # The banks lie side by side in the output fields, those of a block of fields in their block.
-        banks = self.weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
         convolve = functional.lifting_conv2d if self._lifting else functional.group_conv2d
-        by_bank = convolve(self._pad(x), banks, **self._options() | {"activation": None})
+        by_bank = convolve(self._pad(x), self.banks(), **self._options() | {"activation": None})
         by_bank = by_bank.unflatten(1, (self.groups, self.num_filter_banks, -1))
-        weights = torch.stack([move_space(self.relaxed_weight, self.group, u) for u in range(self.group.order)], 1)
-        weights = weights.to(by_bank.dtype)
+        weights = self.pixel_weights().to(by_bank.dtype)
         y = sum(by_bank[:, :, l] * weights[l] for l in range(self.num_filter_banks)).flatten(1, 2)  # noqa: E741
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)[:, None, None, None]
