@@ -12,6 +12,11 @@ from test_deploy import LAYERS, make
 from gconv_ext import create_model, nn, to_conv2d
 
 BATCH = {0: torch.export.Dim("batch")}
+# One of each kind: each takes a second to capture.
+SOME = (
+    "lifting", "group", "relaxed input", "transposed", "separable", "translation group", "nonstationary soft", "batch norm",
+    "layer norm", "coset mean", "spatial max", "max pool", "average pool", "max blur", "bilinear", "residual",
+)  # fmt: skip
 
 
 class Bundle(torch.nn.Module):
@@ -28,16 +33,16 @@ class Bundle(torch.nn.Module):
         return results
 
 
-def bundle(plain):
-    """All layers, or their copies; an input to export them with, and another of three times the batch."""
-    layers, inputs = zip(*(make(name, torch.float32) for name in LAYERS))
+def bundle(names, plain):
+    """Layers or their copies; an input to export them with, and another of three times the batch."""
+    layers, inputs = zip(*(make(name, torch.float32) for name in names))
     more = [torch.cat([x, x.flip(1), 2 * x]) for x in inputs]
-    return Bundle(map(to_conv2d, layers) if plain else layers), list(inputs), more
+    return Bundle(map(to_conv2d, layers) if plain else layers).eval(), list(inputs), more
 
 
 def assert_close(got, want):
-    for name, one, other in zip(LAYERS, got, want, strict=True):
-        assert one.shape == other.shape and (one - other).abs().max() <= 1e-5 * other.abs().max(), name
+    for one, other in zip(got, want, strict=True):
+        assert one.shape == other.shape and (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
 def targets(program):
@@ -51,8 +56,8 @@ def read_back(program):
     return torch.export.load(file)
 
 
-def test_every_layer_survives_torch_export():
-    layers, inputs, more = bundle(plain=False)
+def test_layers_survive_torch_export():
+    layers, inputs, more = bundle(SOME, plain=False)
     program = torch.export.export(layers, (inputs,), dynamic_shapes=([BATCH] * len(inputs),))
     assert {"gconv_ext.irrep_fprop.default", "gconv_ext.expand_filter.default"} <= targets(program)
     for exported in (program, read_back(program)):
@@ -61,11 +66,11 @@ def test_every_layer_survives_torch_export():
 
 @pytest.mark.parametrize("algorithm, op", [("irrep", "irrep_fprop"), ("dense", "expand_filter"), ("reference", None)])
 def test_an_exported_network_keeps_its_algorithm(algorithm, op):
-    network, x = randomise_norms(create_model("p4_resnet18", width=2, algorithm=algorithm)), torch.randn(2, 3, 9, 9)
+    network, x = create_model("noise_relaxed_p4_cnn", width=2, algorithm=algorithm).eval(), torch.randn(2, 1, 9, 9)
     program = read_back(torch.export.export(network, (x,), dynamic_shapes=(BATCH,)))
     ours = {target for target in targets(program) if "gconv_ext" in target}
     assert ours == ({f"gconv_ext.{op}.default"} if op else set())
-    x = torch.randn(5, 3, 9, 9)
+    x = torch.randn(5, 1, 9, 9)
     assert torch.allclose(program.module()(x), network(x), rtol=1e-5, atol=1e-6)
 
 
@@ -102,7 +107,7 @@ for one, other in zip(torch.export.load(sys.argv[1]).module()(inputs), want, str
 
 
 def test_an_exported_copy_needs_no_package(tmp_path):
-    layers, inputs, more = bundle(plain=True)
+    layers, inputs, more = bundle(SOME, plain=True)
     program = torch.export.export(layers, (inputs,), dynamic_shapes=([BATCH] * len(inputs),))
     files = [str(tmp_path / name) for name in ("program.pt2", "expected.pt")]
     torch.export.save(program, files[0])
@@ -123,7 +128,7 @@ def in_onnxruntime(network, inputs, dynamic_shapes):
 
 
 def test_copies_run_in_onnxruntime():
-    layers, inputs, more = bundle(plain=True)
+    layers, inputs, more = bundle(LAYERS, plain=True)
     assert_close(in_onnxruntime(layers, inputs, [BATCH] * len(inputs))(*more), layers(more))
 
 
@@ -135,10 +140,10 @@ def test_networks_run_in_onnxruntime(name):
     assert torch.allclose(run(x)[0], network(x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("way", ["trace", "script"])
 def test_torch_script(way):
-    layers, inputs, more = bundle(plain=True)
+    layers, inputs, more = bundle(SOME, plain=True)
     scripted = torch.jit.trace(layers, (inputs,)) if way == "trace" else torch.jit.script(layers)
     file = io.BytesIO()
     torch.jit.save(scripted, file)
