@@ -226,13 +226,23 @@ def irrep_cost(call: Convolution) -> float:
     return cost
 
 
+def _forward_mode() -> bool:
+    """Whether forward-mode derivatives are being taken.  The compiled ops have none: torch.compile does not capture a
+    Function that defines jvp."""
+    return not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
+
+
 def choose(call: Convolution) -> Explanation:
     """The rule behind "auto": on the CPU, irrep where its estimated time is below dense's, in float32 and float64; PyTorch has
     matrix units for the 16-bit types, and the irrep kernel computes them in float32.  On a GPU dense, while no measurement of
-    our own kernels there backs another choice.  The reference where dense is not to be had."""
+    our own kernels there backs another choice.  The reference where dense is not to be had, and for forward-mode
+    derivatives."""
     not_named = {name: "its kernels were not measured on a GPU; ask for it by name" for name in ("fused", "irrep")}
     rejected = {"reference": "the same as dense, with the filter expanded step by step in PyTorch"}
     dense = "one compiled pass expands the filter, PyTorch convolves with it"
+    if _forward_mode():
+        others = dict.fromkeys(("dense", *not_named), "its derivatives are those of reverse mode")
+        return Explanation("reference", "PyTorch's forward-mode derivatives", others)
     if why_not := _SUPPORT["dense"](call.weight).why_not:
         others = {name: _SUPPORT[name](call.weight).why_not or not_named[name] for name in not_named}
         return Explanation("reference", "plain PyTorch supports every call", {"dense": why_not} | others)
@@ -262,10 +272,11 @@ def _resolve(call: Convolution, algorithm: str) -> tuple[str, str]:
 def contraction_kernels(algorithm: str, weight: Tensor) -> str:
     """The family of ops that computes contraction.contract with the named algorithm, "" for the reference; errors as
     for run.  "auto" is "contract": compiled on the CPU, and on a GPU PyTorch's matrix products, while no measurement
-    there backs ours."""
+    there backs ours; the reference for forward-mode derivatives."""
     if algorithm not in CONTRACTION_ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, CONTRACTION_ALGORITHMS))}, got {algorithm!r}")
-    algorithm = "contract" if algorithm == "auto" else algorithm
+    if algorithm == "auto":
+        algorithm = "reference" if _forward_mode() else "contract"
     return _kernels(algorithm, _CONTRACTION_SUPPORT[algorithm](weight))
 
 
@@ -286,7 +297,8 @@ def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
     """Applies the adjoint of a strict group convolution to x, a map of the size of its result, and adds the bias, one
     number for each of the call's input fields.  Of call.x the shape counts alone."""
     even = call.weight.shape[-1] % 2 == 0
-    if algorithm == "auto" and even and max(call.stride) > 1 and not _SUPPORT["dense"](call.weight).why_not:
+    by_phases = even and max(call.stride) > 1 and not _forward_mode()
+    if algorithm == "auto" and by_phases and not _SUPPORT["dense"](call.weight).why_not:
         algorithm = "dense"  # the taps of an orbit meet different phases of the stride: irrep would multiply zeros
     algorithm, family = _resolve(call, algorithm)
     size = tuple(call.x.shape[-2:])

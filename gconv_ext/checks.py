@@ -19,7 +19,12 @@ def check_tensor(name: str, tensor, dim: int, layout: str) -> None:
     if tensor.dim() != dim:
         raise ValueError(f"{name} must have {dim} dimensions {layout}, got shape {tuple(tensor.shape)}")
     if not tensor.is_floating_point():
-        raise TypeError(f"{name} must have a real floating-point dtype, got {tensor.dtype}")
+        instead = "; quantise gconv_ext.to_conv2d(model) in place of the model" if tensor.is_quantized else ""
+        raise TypeError(f"{name} must have a real floating-point dtype, got {tensor.dtype}{instead}")
+    if tensor.dtype.itemsize < 2:
+        raise TypeError(f"{name} must have a floating-point dtype of at least 16 bits, got {tensor.dtype}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor (torch.strided), got {tensor.layout}")
 
 
 def check_image(x, channels: int) -> None:
@@ -45,6 +50,8 @@ def as_pair(name: str, value, minimum: int, group: PointGroup) -> tuple[int, int
         raise ValueError(f"{name} must be an int or a pair of ints, got {value!r}")
     if min(pair) < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    if max(pair) >= 2**31:
+        raise ValueError(f"{name} must be below 2^31, got {value!r}")
     if pair[0] != pair[1] and group.has_quarter_turn:
         raise ValueError(
             f"{name} must be the same for rows and columns, because {group.name} exchanges them, got {value!r}"
