@@ -255,10 +255,12 @@ def choose(call: Convolution) -> Explanation:
     if autocast or call.weight.dtype not in (torch.float32, torch.float64):
         return Explanation("dense", dense, rejected | {"irrep": "PyTorch's convolution has matrix units for 16-bit types"})
     ratio = dense_cost(call) / irrep_cost(call)
+    # While a graph is captured the sizes may be symbols, and nobody reads the reason.
+    times = "some" if torch.compiler.is_compiling() else f"{ratio:.1f}"
     if ratio > 1.15:  # the estimate is no better than that
-        reason = f"fewer multiplications; estimated {ratio:.1f} times as fast as dense"
+        reason = f"fewer multiplications; estimated {times} times as fast as dense"
         return Explanation("irrep", reason, rejected | {"dense": "estimated slower"})
-    return Explanation("dense", dense, rejected | {"irrep": f"estimated {ratio:.1f} times as fast as dense"})
+    return Explanation("dense", dense, rejected | {"irrep": f"estimated {times} times as fast as dense"})
 
 
 def _resolve(call: Convolution, algorithm: str) -> tuple[str, str]:

@@ -16,6 +16,9 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 def check_tensor(name: str, tensor, dim: int, layout: str) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "a nested one" if tensor.is_nested else f"layout {tensor.layout}"
+        raise TypeError(f"{name} must be a dense tensor {layout}, got {kind}")
     if tensor.dim() != dim:
         raise ValueError(f"{name} must have {dim} dimensions {layout}, got shape {tuple(tensor.shape)}")
     if not tensor.is_floating_point():
@@ -23,8 +26,6 @@ def check_tensor(name: str, tensor, dim: int, layout: str) -> None:
         raise TypeError(f"{name} must have a real floating-point dtype, got {tensor.dtype}{instead}")
     if tensor.dtype.itemsize < 2:
         raise TypeError(f"{name} must have a floating-point dtype of at least 16 bits, got {tensor.dtype}")
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor (torch.strided), got {tensor.layout}")
 
 
 def check_image(x, channels: int) -> None:

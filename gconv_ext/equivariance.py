@@ -51,7 +51,7 @@ def equivariance_error(fn: Callable[[Tensor], Tensor], x: Tensor, group: PointGr
         EquivarianceError with one entry for each element; the identity's shows run-to-run differences.
 
     Raises:
-        TypeError, ValueError: `fn` is not callable, x or fn(x) has another number of dimensions, fn(g·x) has not the
+        TypeError, ValueError: `fn` is not callable, x or fn(x) has another number of dimensions or is empty, fn(g·x) has not the
             shape of g·fn(x).
     """
     group = as_group(group)
@@ -65,6 +65,8 @@ def equivariance_error(fn: Callable[[Tensor], Tensor], x: Tensor, group: PointGr
             raise ValueError(
                 f"equivariance_error: {name} must have {' or '.join(map(str, dims))} dimensions, got shape {tuple(tensor.shape)}"
             )
+        if not tensor.numel():
+            raise ValueError(f"equivariance_error: {name} must not be empty, got shape {tuple(tensor.shape)}")
         return {2: lambda t, *_: t, 4: transform_image, 5: transform_feature_map}[tensor.dim()](tensor, group, g)
 
     eq14, relative = [], []

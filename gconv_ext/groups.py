@@ -121,6 +121,8 @@ def _check_element(name: str, x: Tensor, group: PointGroup, g: int, dim: int) ->
         raise TypeError(f"{name}: x must be a tensor, got {type(x).__name__}")
     if x.dim() != dim:
         raise ValueError(f"{name}: x must have {dim} dimensions, got shape {tuple(x.shape)}")
+    if not hasattr(g, "__index__"):
+        raise TypeError(f"{name}: g must be an int, got {type(g).__name__}")
     if not 0 <= g < group.order:
         raise ValueError(f"{name}: g must be an element index of {group.name}, 0 to {group.order - 1}, got {g}")
 

@@ -55,6 +55,8 @@ def create_model(name: str, **options) -> nn.Module:
         ValueError: unknown name, or a value that the network refuses.
         TypeError: an option that the network does not have.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"create_model: name must be a str, got {type(name).__name__}")
     if name not in _MODELS:
         raise ValueError(f"create_model: unknown model {name!r}; expected one of {', '.join(_MODELS)}")
     known = inspect.signature(_MODELS[name]).parameters
