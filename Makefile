@@ -8,15 +8,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test sanitize bench gpu install clean help
+.PHONY: demo test sanitize bench docs gpu install clean help
 
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
 	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
+	@echo "make docs     build the documentation into site/; open site/index.html"
 	@echo "make gpu      with the PyTorch and nvcc that are there: build in place, test on the GPU, measure; under 8 minutes"
-	@echo "make clean    remove .venv, build products and demo/"
+	@echo "make clean    remove .venv, build products, demo/ and site/"
 
 demo: $(INSTALLED)
 	@echo "== demo: three networks on noisy rotated digits; tables and pictures go to demo/"
@@ -34,6 +35,12 @@ bench: $(INSTALLED)
 	@echo "== bench: every algorithm and F.conv2d on one and on two threads; results go to runs/bench/"
 	@$(BIN)/gconv-ext bench --threads 1 2 --out runs/bench
 
+docs: $(INSTALLED)
+	@echo "== docs: pictures, then the site into site/"
+	@$(BIN)/python docs/make_pictures.py
+	@$(BIN)/python -m mkdocs build --strict -q
+	@echo "open site/index.html"
+
 gpu:
 	@PYTHON=$(PYTHON) bench/gpu.sh
 
@@ -49,4 +56,4 @@ $(INSTALLED): $(BUILD_INPUTS)
 	@$(BIN)/gconv-ext info
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info gconv_ext/*.so gconv_ext/bench
+	rm -rf $(VENV) build demo site *.egg-info gconv_ext/*.so gconv_ext/bench

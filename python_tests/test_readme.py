@@ -1,4 +1,4 @@
-"""What the README shows is run."""
+"""What the README shows is run, and what it and ARCHITECTURE.md name is there."""
 
 import re
 import subprocess
@@ -23,6 +23,12 @@ def test_the_first_two_commands():
 def test_named_files_exist():
     named = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert named and all((ROOT / name).exists() for name in named)
+
+
+def test_files_named_in_architecture():
+    """Of the names in backquotes, those with a slash are paths."""
+    named = re.findall(r"`(\w+/[\w./]*)`", (ROOT / "ARCHITECTURE.md").read_text())
+    assert len(named) > 30 and [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_example():
