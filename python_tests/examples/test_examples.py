@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -166,3 +168,14 @@ def test_smoke_rises():
     decay = math.exp(-0.1 * 0.5)
     expected = torch.stack([-2.0 * 0.5 * decay * torch.sin(x) + 0 * y, decay * torch.cos(x) + 0 * y])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+
+
+def test_train_distributed():
+    """Two processes, as torchrun starts them."""
+    script = [EXAMPLES / "train_distributed.py", "--epochs", "1", "--batch-size", "500"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*torchrun, *script], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.replace(",", "").split()
+    assert math.isfinite(float(words[words.index("loss") + 1])) and "2 processes" in done.stdout
+    assert 5 < float(words[-1].rstrip("%")) <= 100
