@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test sanitize bench docs gpu install clean help
+.PHONY: demo test lint sanitize bench docs gpu install clean help
 
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
+	@echo "make lint     check the Python code with ruff"
 	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
 	@echo "make docs     build the documentation into site/; open site/index.html"
@@ -26,6 +27,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@echo "== test: the whole suite"
 	@$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED)
+	@echo "== lint: ruff, with the rules of pyproject.toml"
+	@$(BIN)/ruff check .
 
 sanitize: $(INSTALLED)
 	@echo "== sanitize: the C++ tests of the kernels, compiled with AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -51,7 +56,7 @@ $(INSTALLED): $(BUILD_INPUTS)
 	@echo "== install: $(VENV) with $(TORCH) and $(TRITON), then gconv_ext with its compiled ops (once; a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$(TORCH)" "$(TRITON)" numpy "setuptools>=68" wheel ninja pybind11
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[train,test]"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e ".[train,test,lint]"
 	@touch $@
 	@$(BIN)/gconv-ext info
 

@@ -85,7 +85,7 @@ class PointGroup:
         (a, b), (c, d) = _matrix(*self._moves[g])
         return (a * row + b * column + size - 1) // 2 * size + (c * row + d * column + size - 1) // 2
 
-    @functools.lru_cache
+    @functools.lru_cache  # noqa: B019 (there are six groups)
     def tap_orbits(self, size: int) -> tuple[int, ...]:
         """The first tap of each orbit that the group makes of the taps of a size × size kernel."""
         firsts = (min(self.moved_tap(g, tap, size) for g in range(self.order)) for tap in range(size**2))

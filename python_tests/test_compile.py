@@ -174,5 +174,5 @@ def test_without_the_compiled_ops(tmp_path, library, reason):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nsys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]\n{script}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"algorithm='dense' is not available: the compiled ops" in done.stdout
-    assert f"compiled ops: missing: the compiled ops" in done.stdout and done.stdout.count(reason) == 2
+    assert "algorithm='dense' is not available: the compiled ops" in done.stdout
+    assert "compiled ops: missing: the compiled ops" in done.stdout and done.stdout.count(reason) == 2

@@ -23,9 +23,9 @@ def test_third_order(kind, group, algorithm):
     """The third derivative of the compiled path against that of the reference."""
     arguments = cases.make(kind, group, batch=1, in_fields=2, out_fields=2, k=3, size=(4, 4))
     results = []
-    for algorithm in ("reference", algorithm):
+    for chosen in ("reference", algorithm):
         inputs = [a.clone().requires_grad_() for a in arguments]
-        value = cases.call(kind, inputs, group, algorithm=algorithm).pow(3).sum()
+        value = cases.call(kind, inputs, group, algorithm=chosen).pow(3).sum()
         for _ in range(3):
             grads = torch.autograd.grad(value, inputs, create_graph=True)
             value = sum((grad * torch.cos(torch.arange(grad.numel()).view_as(grad))).sum() for grad in grads)
