@@ -2,6 +2,7 @@
 
 from . import functional, nn
 from .algorithms import Explanation
+from .convert import convert
 from .deploy import to_conv2d
 from .equivariance import EquivarianceError, equivariance_error
 from .exactness import Exactness, LayerExactness, exactness
@@ -17,6 +18,7 @@ __all__ = [
     "Explanation",
     "LayerExactness",
     "PointGroup",
+    "convert",
     "create_model",
     "equivariance_error",
     "exactness",
