@@ -11,7 +11,7 @@ import pytest
 
 
 class Peer:
-    """`nn` is the peer's own; `space(group)` its G-space by the name of the group."""
+    """`nn` is the peer's own; `space(group)` its G-space by the name of the group, "C-1" for all rotations."""
 
     def __init__(self, name: str, nn, gspaces, rotations: str, mirrored: str, mirror: str, trivial: str):
         self.name, self.nn = name, nn
@@ -21,7 +21,7 @@ class Peer:
         rotations, mirrored, mirror, trivial = self._spaces
         order = int(group[1:])
         if group[0] == "C":
-            return rotations(order) if order > 1 else trivial()
+            return trivial() if order == 1 else rotations(order) if order > 1 else rotations(-1, maximum_frequency=2)
         return mirrored(order, axis=axis) if order > 1 else mirror(axis=axis)
 
     def regular(self, space, fields: int):
@@ -44,7 +44,7 @@ def escnn() -> Peer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that py3nj, for SO(3) too, is missing
         pytest.importorskip(
-            "escnn", reason="escnn is not installed: pip install --no-deps escnn joblib cloudpickle loky"
+            "escnn", reason="escnn is not installed: pip install joblib, then pip install --no-deps escnn"
         )
         from escnn import gspaces, nn
     return Peer("escnn", nn, gspaces, "rot2dOnR2", "flipRot2dOnR2", "flip2dOnR2", "trivialOnR2")

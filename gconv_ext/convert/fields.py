@@ -29,10 +29,10 @@ def subgroup(gspace) -> Subgroup:
     """The largest of this package's groups that a G-space holds.
 
     Raises:
-        NotConverted: its group is continuous, or moves no pixel grid onto itself.
+        NotConverted: its group is continuous, or has no element in common with them but the identity.
     """
-    elements = getattr(gspace.fibergroup, "elements", None)
-    if not elements or getattr(gspace.fibergroup, "continuous", False):
+    elements = gspace.fibergroup.elements
+    if elements is None:
         raise NotConverted(f"{gspace.fibergroup.name} is continuous")
     by_matrix = {}
     for element in elements:
@@ -44,7 +44,7 @@ def subgroup(gspace) -> Subgroup:
         if all(matrix in by_matrix for matrix in matrices):
             break
     if group.order == 1 and len(elements) > 1:
-        raise NotConverted(f"no rotation or mirror of this package is in {gspace.name}")
+        raise NotConverted(f"no rotation or mirror that this package knows is in {gspace.name}")
     return Subgroup(group, [by_matrix[matrix] for matrix in matrices])
 
 

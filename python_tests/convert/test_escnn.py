@@ -125,7 +125,19 @@ def test_a_mirror_about_another_axis(peer):
         assert relative(converted(conv)(x_).tensor, conv(x_).tensor) < 1e-5
     space = peer.space("D1", 0.0)
     row = gconv_ext.convert(peer.nn.R2Conv(peer.trivial(space, 2), peer.regular(space, 2), 3))[1].rows[0]
-    assert not row.converted and "no rotation or mirror of this package is in" in row.note
+    assert not row.converted and "no rotation or mirror that this package knows is in" in row.note
+
+
+@pytest.mark.parametrize(
+    "group, why", [("C-1", "is continuous"), ("C3", "no rotation or mirror that this package knows")]
+)
+def test_groups_that_share_nothing_with_ours(peer, group, why):
+    space = peer.space(group)
+    image = peer.trivial(space, 2)
+    conv = peer.nn.R2Conv(image, image, 3)
+    same, report = gconv_ext.convert(conv)
+    x = peer.nn.GeometricTensor(torch.randn(1, 2, 5, 5), image)
+    assert why in report.rows[0].note and torch.equal(same(x).tensor, conv(x).tensor)
 
 
 def test_filters_that_are_not_symmetric_are_kept(peer):
