@@ -218,7 +218,11 @@ def _reduction(largest: Callable, mean: Callable) -> Callable[[nn.Module], nn.Mo
 
 def _pool(kind: type) -> Callable[[_SpatialPool2d], nn.Module]:
     """Windows of one element: of [C, |P|, H, W] the three-dimensional pooling takes |P| as an axis of space."""
-    return lambda layer: kind(*((one, n, n) for one, n in zip((1, 1, 0), (layer.kernel_size, layer.stride, layer.padding))))
+
+    def make(layer):
+        return kind((1,) + (layer.kernel_size,) * 2, (1,) + (layer.stride,) * 2, (0,) + (layer.padding,) * 2)
+
+    return make
 
 
 def _blur(layer: layers.SpatialBlurPool2d) -> nn.Module:
@@ -245,7 +249,8 @@ def _sequence(sequence: nn.Sequential) -> nn.Module:
 
 
 def _staged_cnn(network: StagedCNN) -> nn.Module:
-    return nn.Sequential(OrderedDict((name, network.get_submodule(name)) for name in (*network.stages, "head", "classifier")))
+    names = (*network.stages, "head", "classifier")
+    return nn.Sequential(OrderedDict((name, network.get_submodule(name)) for name in names))
 
 
 def _noise_cnn(network: _NoiseCNN) -> nn.Module:

@@ -14,8 +14,9 @@ from gconv_ext import create_model, nn, to_conv2d
 BATCH = {0: torch.export.Dim("batch")}
 # One of each kind: each takes a second to capture.
 SOME = (
-    "lifting", "group", "relaxed input", "transposed", "separable", "translation group", "nonstationary soft", "batch norm",
-    "layer norm", "coset mean", "spatial max", "max pool", "average pool", "max blur", "bilinear", "residual",
+    "lifting", "group", "relaxed input", "transposed", "separable", "translation group", "nonstationary soft",
+    "batch norm", "layer norm", "coset mean", "spatial max", "max pool", "average pool", "max blur",
+    "bilinear", "residual",
 )  # fmt: skip
 
 
@@ -76,7 +77,8 @@ def test_an_exported_network_keeps_its_algorithm(algorithm, op):
 
 @pytest.mark.parametrize("make", [
     lambda: (nn.NonstationaryGroupConv2d(2, 3, 3, soft="both", padding=1), torch.randn(2, 2, 4, 9, 9)),
-    lambda: (create_model("partial_ckresnet", width=2, elements=4, kernel_size=3, partial=False), torch.randn(2, 1, 12, 12)),
+    lambda: (
+        create_model("partial_ckresnet", width=2, elements=4, kernel_size=3, partial=False), torch.randn(2, 1, 12, 12)),
 ], ids=["soft translation", "sampled elements"])  # fmt: skip
 def test_what_has_no_copy_survives_torch_export(make):
     network, x = make()
@@ -124,7 +126,12 @@ def in_onnxruntime(network, inputs, dynamic_shapes):
     torch.onnx.export(network, (inputs,), dynamo=True, dynamic_shapes=(dynamic_shapes,), verbose=False).save(file)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    return lambda *inputs: [torch.from_numpy(y) for y in session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})]
+
+    def run(*inputs):
+        results = session.run(None, {name: x.numpy() for name, x in zip(names, inputs)})
+        return [torch.from_numpy(y) for y in results]
+
+    return run
 
 
 def test_copies_run_in_onnxruntime():

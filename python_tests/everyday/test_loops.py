@@ -64,7 +64,8 @@ def test_gradient_checkpointing(algorithm, autocast):
 
 @pytest.mark.parametrize("algorithm", ["irrep", "dense"])
 def test_averaged_weights(algorithm):
-    """EMA: the average is what its equation says, computes with the weights that it has now, and takes new statistics."""
+    """EMA: the average is what its equation says, computes with the weights that it has now, and takes new
+    statistics."""
     network = small_network(algorithm)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

@@ -1,5 +1,5 @@
-"""Every argument of every public function and of every op, wrong in many ways: a clear error or a result, never anything
-else."""
+"""Every argument of every public function and of every op, wrong in many ways: a clear error or a result, never
+anything else."""
 
 import inspect
 import math
@@ -38,7 +38,11 @@ FUNCTIONS = {
     gconv_ext.PointGroup: dict(name="C4"),
 }  # fmt: skip
 
-STRANGE = [None, True, -1, 0, 2**31, 2**63, 2**70, 1.5, math.nan, "", "C3", b"C4", (), (1,), (1, 2), [1, 1, 1], {}, object(), torch.float32, len]
+STRANGE = [
+    None, True, -1, 0, 2**31, 2**63, 2**70, 1.5, math.nan, "", "C3", b"C4", (), (1,), (1, 2), [1, 1, 1], {}, object(),
+    torch.float32, len,
+]  # fmt: skip
+DTYPES = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e5m2)
 
 
 def wrong_shapes(good):
@@ -48,9 +52,9 @@ def wrong_shapes(good):
 
 def wrong_kinds(good):
     """Of the same shape, and another dtype, layout or device."""
-    yield from (good.to(dtype) for dtype in (torch.int64, torch.bool, torch.complex64, torch.float64, torch.float16, torch.float8_e5m2))
+    yield from (good.to(dtype) for dtype in DTYPES)
     yield from (good.to("meta"), good.to_sparse(), torch.quantize_per_tensor(good, 0.1, 0, torch.qint8))
-    yield from (torch.full_like(good, torch.nan), torch.nested.nested_tensor([*good.unbind()] if good.dim() > 1 else [good]))
+    yield from (torch.full_like(good, torch.nan), torch.nested.nested_tensor([*good] if good.dim() > 1 else [good]))
 
 
 def attempts(arguments, kinds):
@@ -84,8 +88,9 @@ def test_public_functions(function):
 
 # Arguments of layers that only some values are right for.
 CHECKED = {
-    "in_channels", "out_channels", "kernel_size", "num_features", "stride", "padding", "dilation", "groups", "output_padding",
-    "output_size", "padding_mode", "algorithm", "activation", "num_filter_banks", "relax_on", "group", "elements", "soft",
+    "in_channels", "out_channels", "kernel_size", "num_features", "stride", "padding", "dilation", "groups",
+    "output_padding", "output_size", "padding_mode", "algorithm", "activation", "num_filter_banks", "relax_on",
+    "group", "elements", "soft",
     "rotations", "kernel", "reduce", "mode", "scale_factor", "blur_size", "hidden", "hidden_channels",
 }  # fmt: skip
 LAYERS = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, torch.nn.Module)]
@@ -96,7 +101,8 @@ def test_layers(kind):
     """As above, of each layer's constructor."""
     good = dict(in_channels=2, out_channels=2, kernel_size=3, num_features=2, output_size=4, coordinates=2, outputs=2)
     good["network"] = torch.nn.Identity()
-    arguments = {name: good.get(name, parameter.default) for name, parameter in inspect.signature(kind).parameters.items()}
+    parameters = inspect.signature(kind).parameters.values()
+    arguments = {parameter.name: good.get(parameter.name, parameter.default) for parameter in parameters}
     kind(**arguments)
     for name, bad, changed in attempts(arguments, kinds=False):
         # So many fields are no error, but do not fit into memory.
@@ -119,7 +125,8 @@ OPS = {
     "expand_filter_backward": dict(
         grad_filter=torch.randn(8, 8, 3, 3), weight=BANKS, relaxed_weight=RELAXED, **NAMES, output_mask=[True, True]),
     "irrep_fprop": dict(
-        x=X, weight=WEIGHT, relaxed_weight=None, bias=BIAS, transformed_weight=TRANSFORMED, **NAMES, **PAIRS, groups=1, relu=True),
+        x=X, weight=WEIGHT, relaxed_weight=None, bias=BIAS, transformed_weight=TRANSFORMED, **NAMES, **PAIRS, groups=1,
+        relu=True),
     "irrep_transform_weight": dict(weight=BANKS, relaxed_weight=RELAXED, **NAMES, groups=1),
     "irrep_dgrad": dict(
         dy=X, weight=BANKS, relaxed_weight=RELAXED, activated=X, **NAMES, input_size=[6, 6], **PAIRS, groups=1),

@@ -12,7 +12,9 @@ from gconv_ext import nn
 # dtype: how far values and gradients may be from the reference in float64, of the largest
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}
 GROUPS = ("C1", "C2", "C4", "D1", "D2", "D4")
-CONVOLUTIONS = (nn.LiftingConv2d, nn.GroupConv2d, nn.RelaxedLiftingConv2d, nn.RelaxedGroupConv2d, nn.GroupConvTranspose2d)
+CONVOLUTIONS = (
+    nn.LiftingConv2d, nn.GroupConv2d, nn.RelaxedLiftingConv2d, nn.RelaxedGroupConv2d, nn.GroupConvTranspose2d,
+)  # fmt: skip
 
 
 def rows(map):
@@ -46,7 +48,7 @@ FORMATS = (rows, fields_last, elements_apart, sliced, turned)
 
 @st.composite
 def configurations(draw):
-    """A layer, an input for it, and the other algorithm."""
+    """A layer with the reference, the shape of its input, and algorithm, memory format and dtype to compare."""
     kind, group = draw(st.sampled_from(CONVOLUTIONS)), draw(st.sampled_from(GROUPS))
     groups, k = draw(st.integers(1, 2)), draw(st.integers(1, 4))
     in_fields, out_fields = (groups * draw(st.integers(1, 3)) for _ in range(2))
@@ -69,7 +71,8 @@ def configurations(draw):
     layer = kind(in_fields, out_fields, k, dtype=torch.float64, algorithm="reference", **options)
     elements = () if "Lifting" in kind.__name__ else (layer.group.order,)
     shape = (draw(st.integers(0, 3)), in_fields, *elements, *size)
-    return layer, shape, draw(st.sampled_from(["irrep", "dense", "auto"])), draw(st.sampled_from(FORMATS)), draw(st.sampled_from(list(DTYPES)))
+    algorithm, arranged = draw(st.sampled_from(["irrep", "dense", "auto"])), draw(st.sampled_from(FORMATS))
+    return layer, shape, algorithm, arranged, draw(st.sampled_from(list(DTYPES)))
 
 
 def run(layer, x):
