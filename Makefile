@@ -13,7 +13,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
-	@echo "make lint     check the Python code with ruff"
+	@echo "make lint     check the Python code with ruff, the layout of the C++ with clang-format"
 	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
 	@echo "make docs     build the documentation into site/; open site/index.html"
@@ -29,8 +29,9 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest -q
 
 lint: $(INSTALLED)
-	@echo "== lint: ruff, with the rules of pyproject.toml"
+	@echo "== lint: ruff, with the rules of pyproject.toml; clang-format, with those of .clang-format"
 	@$(BIN)/ruff check .
+	@$(BIN)/clang-format --dry-run --Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
 
 sanitize: $(INSTALLED)
 	@echo "== sanitize: the C++ tests of the kernels, compiled with AddressSanitizer and UndefinedBehaviorSanitizer"

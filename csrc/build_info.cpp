@@ -62,7 +62,8 @@ py::dict irrep_tables() {
         butterflies.append(py::make_tuple(step.a, step.b, step.turned));
       for (const gconv::Product& term : gconv::products<Fourier>())
         products.append(py::make_tuple(term.y, term.x, term.w, term.negated));
-      return py::make_tuple(py::tuple(butterflies), py::tuple(products), py::tuple(py::cast(gconv::inverse_scales<Fourier>())));
+      return py::make_tuple(py::tuple(butterflies), py::tuple(products),
+                            py::tuple(py::cast(gconv::inverse_scales<Fourier>())));
     });
   return tables;
 }

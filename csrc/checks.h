@@ -41,8 +41,8 @@ inline void check_shape(const at::Tensor& tensor, const char* name, at::IntArray
 }
 
 inline void check_pair(at::IntArrayRef pair, const char* name, int64_t minimum) {
-  TORCH_CHECK_VALUE(pair.size() == 2 && pair[0] >= minimum && pair[1] >= minimum, name, " must be two numbers of at least ",
-                    minimum, ", got ", pair);
+  TORCH_CHECK_VALUE(pair.size() == 2 && pair[0] >= minimum && pair[1] >= minimum, name,
+                    " must be two numbers of at least ", minimum, ", got ", pair);
   // Products of these with sizes must stay far from the ends of int64.
   TORCH_CHECK_VALUE(pair[0] <= INT32_MAX && pair[1] <= INT32_MAX, name, " must be below 2^31, got ", pair);
 }
@@ -54,7 +54,8 @@ inline bool relaxes_input(std::string_view relax_on) {
 }
 
 inline void check_not_empty(const at::Tensor& weight) {
-  TORCH_CHECK_VALUE(weight.numel() > 0, "weight must have at least one bank, field and tap, got shape ", weight.sizes());
+  TORCH_CHECK_VALUE(weight.numel() > 0, "weight must have at least one bank, field and tap, got shape ",
+                    weight.sizes());
 }
 
 }  // namespace gconv

@@ -168,9 +168,7 @@ struct Operands {
     return pixels;
   }
   // Memory for the results of a part, and where they belong.
-  at::Tensor output_pixels(const Part& part) const {
-    return with_slack({part.sites * s.batch, s.out_fields}, options);
-  }
+  at::Tensor output_pixels(const Part& part) const { return with_slack({part.sites * s.batch, s.out_fields}, options); }
   static cpu::MapRows output_rows(const Part& part) { return {part.first_row, part.rows, 0}; }
 };
 
@@ -184,9 +182,8 @@ at::Tensor contract_fprop_cpu(const at::Tensor& x_, const at::Tensor& hidden, co
   if (s.batch == 0) return at::zeros({0, s.out_fields, s.out_elements, s.out_rows, s.out_columns}, x_.options());
   const Operands o(x_, hidden, weight, s);
   at::Tensor y = at::empty({s.batch, s.out_fields, s.out_elements, s.out_rows, s.out_columns}, o.options);
-  const at::Tensor matrix = o.filters_first
-                                ? o.weight.permute({2, 1, 0}).reshape({s.hidden, s.fields * s.out_fields})
-                                : o.weight.permute({2, 1, 0}).reshape({s.hidden * s.fields, s.out_fields});
+  const at::Tensor matrix = o.filters_first ? o.weight.permute({2, 1, 0}).reshape({s.hidden, s.fields * s.out_fields})
+                                            : o.weight.permute({2, 1, 0}).reshape({s.hidden * s.fields, s.out_fields});
   o.for_each_part(false, [&](const Part& part) {
     const at::Tensor x = o.x_of(part), phi = part.of(o.hidden, s.terms());
     at::Tensor pixels = o.output_pixels(part);
@@ -243,8 +240,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> contract_backward_cpu(const at::T
           at::Tensor rows = rows_of(dphi, sites, s.terms());
           at::mm_out(rows, block, to_hidden);
         }
-        if (need_weight)
-          add_product(dweight[part.index].view_as(to_hidden), block.t(), rows_of(phi, sites, s.terms()));
+        if (need_weight) add_product(dweight[part.index].view_as(to_hidden), block.t(), rows_of(phi, sites, s.terms()));
         if (need_x) {
           at::mm_out(block, rows_of(phi, sites, s.terms()), to_filters);
           cpu::apply_dgrad(o.params, block.const_data_ptr(), dy_pixels.const_data_ptr(), dx_pixels.mutable_data_ptr(),

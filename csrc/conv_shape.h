@@ -54,9 +54,9 @@ struct Axis {
 struct ConvShape {
   const PointGroup* group = nullptr;
   bool lifting = false;
-  int64_t batch = 0, groups = 1;              // blocks of fields that are convolved apart
-  int64_t in_fields = 0, out_fields = 0;      // of one block
-  int size = 0;                               // taps a side
+  int64_t batch = 0, groups = 1;          // blocks of fields that are convolved apart
+  int64_t in_fields = 0, out_fields = 0;  // of one block
+  int size = 0;                           // taps a side
   Axis rows, columns;
 
   int64_t order() const { return group->order; }

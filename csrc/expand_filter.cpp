@@ -60,8 +60,7 @@ std::tuple<at::Tensor, at::Tensor> expand_filter_backward_cpu(const at::Tensor& 
   params.grad_filter = grad_filter_c.const_data_ptr();
   params.grad_weight = output_mask[0] ? grad_weight.mutable_data_ptr() : nullptr;
   params.grad_relaxed_weight = output_mask[1] ? grad_relaxed_shares.data() : nullptr;
-  const int64_t work =
-      params.shape.in_fields * params.shape.elements() * params.shape.block() * params.shape.banks;
+  const int64_t work = params.shape.in_fields * params.shape.elements() * params.shape.block() * params.shape.banks;
   at::parallel_for(0, out_fields, std::max<int64_t>(1, kNumbersPerThread / std::max<int64_t>(1, work)),
                    [&](int64_t begin, int64_t end) { cpu::expand_filter_backward(params, begin, end); });
 

@@ -17,8 +17,7 @@ struct Matrix {
 };
 
 constexpr Matrix operator*(const Matrix& a, const Matrix& b) {
-  return {a.rr * b.rr + a.rc * b.cr, a.rr * b.rc + a.rc * b.cc,
-          a.cr * b.rr + a.cc * b.cr, a.cr * b.rc + a.cc * b.cc};
+  return {a.rr * b.rr + a.rc * b.cr, a.rr * b.rc + a.rc * b.cc, a.cr * b.rr + a.cc * b.cr, a.cr * b.rc + a.cc * b.cc};
 }
 
 constexpr bool operator==(const Matrix& a, const Matrix& b) {
@@ -36,7 +35,7 @@ struct PointGroup {
 // A subgroup of D4 given by its positions in D4's list r^0 … r^3, r^0 m … r^3 m.
 template <std::size_t N>
 constexpr PointGroup make_group(std::string_view name, const std::array<int, N>& members) {
-  constexpr Matrix turn{0, -1, 1, 0};   // counter-clockwise as displayed: (row, column) -> (-column, row)
+  constexpr Matrix turn{0, -1, 1, 0};    // counter-clockwise as displayed: (row, column) -> (-column, row)
   constexpr Matrix mirror{1, 0, 0, -1};  // negates the column offset
   std::array<Matrix, kMaxOrder> all{};
   all[0] = {1, 0, 0, 1};
@@ -58,12 +57,9 @@ constexpr PointGroup make_group(std::string_view name, const std::array<int, N>&
 }
 
 inline constexpr std::array<PointGroup, 6> kPointGroups = {
-    make_group("C1", std::array{0}),
-    make_group("C2", std::array{0, 2}),
-    make_group("C4", std::array{0, 1, 2, 3}),
-    make_group("D1", std::array{0, 4}),
-    make_group("D2", std::array{0, 2, 4, 6}),
-    make_group("D4", std::array{0, 1, 2, 3, 4, 5, 6, 7}),
+    make_group("C1", std::array{0}),          make_group("C2", std::array{0, 2}),
+    make_group("C4", std::array{0, 1, 2, 3}), make_group("D1", std::array{0, 4}),
+    make_group("D2", std::array{0, 2, 4, 6}), make_group("D4", std::array{0, 1, 2, 3, 4, 5, 6, 7}),
 };
 
 // nullptr when there is no such group.

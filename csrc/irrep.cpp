@@ -29,11 +29,13 @@ void run_fprop(const cpu::IrrepFpropParams& params) {
 
 }  // namespace
 
-at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
-                           const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& transformed_weight,
-                           std::string_view group, std::string_view relax_on, at::IntArrayRef stride, at::IntArrayRef padding,
+at::Tensor irrep_fprop_cpu(const at::Tensor& x, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& relaxed_weight, const std::optional<at::Tensor>& bias,
+                           const std::optional<at::Tensor>& transformed_weight, std::string_view group,
+                           std::string_view relax_on, at::IntArrayRef stride, at::IntArrayRef padding,
                            at::IntArrayRef dilation, int64_t groups, bool relu) {
-  const IrrepLayer layer = fprop_layer(x, weight, relaxed_weight, bias, group, relax_on, {stride, padding, dilation}, groups);
+  const IrrepLayer layer =
+      fprop_layer(x, weight, relaxed_weight, bias, group, relax_on, {stride, padding, dilation}, groups);
   cpu::IrrepFpropParams params;
   params.type = layer.type;
   params.shape = layer.shape;
@@ -77,11 +79,13 @@ at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optio
   return transformed;
 }
 
-at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight, const std::optional<at::Tensor>& relaxed_weight,
-                           const std::optional<at::Tensor>& activated, std::string_view group, std::string_view relax_on, at::IntArrayRef input_size, at::IntArrayRef stride,
-                           at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight,
+                           const std::optional<at::Tensor>& relaxed_weight, const std::optional<at::Tensor>& activated,
+                           std::string_view group, std::string_view relax_on, at::IntArrayRef input_size,
+                           at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
   const auto [dy, mask] = masked_gradient(dy_, activated);
-  const IrrepLayer layer = dgrad_layer(dy, weight, relaxed_weight, group, relax_on, input_size, {stride, padding, dilation}, groups);
+  const IrrepLayer layer =
+      dgrad_layer(dy, weight, relaxed_weight, group, relax_on, input_size, {stride, padding, dilation}, groups);
   cpu::IrrepFpropParams params;
   params.type = layer.type;
   params.shape = layer.shape;
@@ -135,10 +139,12 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight, cons
 }
 
 at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy_, const std::optional<at::Tensor>& relaxed_weight,
-                           const std::optional<at::Tensor>& activated, std::string_view group, std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
+                           const std::optional<at::Tensor>& activated, std::string_view group,
+                           std::string_view relax_on, int64_t kernel_size, at::IntArrayRef stride,
                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
   const auto [dy, mask] = masked_gradient(dy_, activated);
-  const IrrepLayer layer = wgrad_layer(x, dy, relaxed_weight, group, relax_on, kernel_size, {stride, padding, dilation}, groups);
+  const IrrepLayer layer =
+      wgrad_layer(x, dy, relaxed_weight, group, relax_on, kernel_size, {stride, padding, dilation}, groups);
   cpu::IrrepWgradParams params;
   params.type = layer.type;
   params.shape = layer.shape;

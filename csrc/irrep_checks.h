@@ -215,8 +215,8 @@ inline IrrepLayer dgrad_layer(const at::Tensor& dy, const at::Tensor& weight,
   const int64_t bank_axis = relaxed_weight ? 1 : 0;
   const bool lifting = images && weight.dim() == 4 + bank_axis;
   TORCH_CHECK_VALUE((lifting || weight.dim() == 5 + bank_axis) && weight.size(-1) == weight.size(-2),
-                    "weight must be [", bank_axis ? "L, " : "", "C_out, C_in, ", images ? "(|P|,) k, k]" : "|P|, k, k]", ", got shape ",
-                    weight.sizes());
+                    "weight must be [", bank_axis ? "L, " : "", "C_out, C_in, ", images ? "(|P|,) k, k]" : "|P|, k, k]",
+                    ", got shape ", weight.sizes());
   TORCH_CHECK_VALUE(dy.dim() == 5, "dy must have 5 dimensions, got shape ", dy.sizes());
   check_pair(input_size, "input_size", 1);
   const int64_t size = weight.size(-1), order = checked_group(group)->order;

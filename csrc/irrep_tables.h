@@ -44,13 +44,13 @@ struct FourierC2 {  // D1 as well
 };
 
 struct FourierC4 {
-  static constexpr FourierTable<4, 3, 3> table{
-      {{{0, 2}, {1, 3}, {0, 1}}}, {{scalar_irrep(0), scalar_irrep(1), {2, true, {{2, 3}, {3, 2}}}}}};
+  static constexpr FourierTable<4, 3, 3> table{{{{0, 2}, {1, 3}, {0, 1}}},
+                                               {{scalar_irrep(0), scalar_irrep(1), {2, true, {{2, 3}, {3, 2}}}}}};
 };
 
 struct FourierD2 {
-  static constexpr FourierTable<4, 4, 4> table{
-      {{{0, 1}, {2, 3}, {0, 2}, {1, 3}}}, {scalar_irrep(0), scalar_irrep(1), scalar_irrep(2), scalar_irrep(3)}};
+  static constexpr FourierTable<4, 4, 4> table{{{{0, 1}, {2, 3}, {0, 2}, {1, 3}}},
+                                               {scalar_irrep(0), scalar_irrep(1), scalar_irrep(2), scalar_irrep(3)}};
 };
 
 struct FourierD4 {
@@ -87,7 +87,8 @@ constexpr std::array<Product, product_count<Group>()> products() {
     } else {
       for (int k = 0; k < irrep.dim; ++k)
         for (int i = 0; i < irrep.dim; ++i)
-          for (int j = 0; j < irrep.dim; ++j) all[count++] = {irrep.plane[i][j], irrep.plane[i][k], irrep.plane[j][k], false};
+          for (int j = 0; j < irrep.dim; ++j)
+            all[count++] = {irrep.plane[i][j], irrep.plane[i][k], irrep.plane[j][k], false};
     }
   }
   return all;

@@ -17,8 +17,7 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "irrep_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
       "str relax_on, int[] stride, int[] padding, int[] dilation, int groups, bool relu) -> Tensor");
-  m.def(
-      "irrep_transform_weight(Tensor weight, Tensor? relaxed_weight, str group, str relax_on, int groups) -> Tensor");
+  m.def("irrep_transform_weight(Tensor weight, Tensor? relaxed_weight, str group, str relax_on, int groups) -> Tensor");
   m.def(
       "irrep_dgrad(Tensor dy, Tensor weight, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, "
       "SymInt[] input_size, int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");

@@ -50,7 +50,8 @@ void run(ScalarType type, InstructionSet level, Visit visit) {
 
 void contract(const ContractParams& params, const void* x, const void* phi, void* z, Sites sites,
               InstructionSet level) {
-  run(params.type, level, [&](auto kernels, auto in, auto out) { kernels.contract(params, in(x), in(phi), out(z), sites); });
+  run(params.type, level,
+      [&](auto kernels, auto in, auto out) { kernels.contract(params, in(x), in(phi), out(z), sites); });
 }
 
 void contract_hgrad(const ContractParams& params, const void* x, const void* dz, void* dphi, Sites sites,

@@ -29,11 +29,11 @@ struct ExpandFilterBackwardParams {
   RelaxOn relax_on = RelaxOn::Output;
   ScalarType type = ScalarType::Float32;
   const int32_t* moved = nullptr;
-  const void* weight = nullptr;            // read only for grad_relaxed_weight
+  const void* weight = nullptr;  // read only for grad_relaxed_weight
   const void* relaxed_weight = nullptr;
-  const void* grad_filter = nullptr;       // [O, |P|, C, block]
-  void* grad_weight = nullptr;             // [L, O, C, block], written in full; nullptr: not asked for
-  double* grad_relaxed_weight = nullptr;   // [O, L, |P|], one share an output field; nullptr: not asked for
+  const void* grad_filter = nullptr;      // [O, |P|, C, block]
+  void* grad_weight = nullptr;            // [L, O, C, block], written in full; nullptr: not asked for
+  double* grad_relaxed_weight = nullptr;  // [O, L, |P|], one share an output field; nullptr: not asked for
 };
 
 // Output fields × input fields [begin, end), counted o · C + c.

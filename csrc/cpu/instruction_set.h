@@ -16,10 +16,8 @@ inline bool supported(InstructionSet level) {
     case InstructionSet::Avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    case InstructionSet::Avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    default:
-      return true;
+    case InstructionSet::Avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    default: return true;
   }
 #else
   return level == InstructionSet::Baseline;
@@ -38,12 +36,14 @@ inline InstructionSet best_instruction_set() {
 #if defined(__x86_64__) && defined(__clang__)
 #define GCONV_TARGET_AVX2 _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
 #define GCONV_TARGET_AVX512 \
-  _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,avx512f,avx512bw,avx512vl,avx512dq\"))), apply_to = function)")
+  _Pragma(                  \
+      "clang attribute push(__attribute__((target(\"avx2,fma,avx512f,avx512bw,avx512vl,avx512dq\"))), apply_to = function)")
 #define GCONV_TARGET_END _Pragma("clang attribute pop")
 #elif defined(__x86_64__) && defined(__GNUC__)
 #define GCONV_TARGET_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma\")")
-#define GCONV_TARGET_AVX512 \
-  _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512\")")
+#define GCONV_TARGET_AVX512   \
+  _Pragma("GCC push_options") \
+      _Pragma("GCC target(\"avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512\")")
 #define GCONV_TARGET_END _Pragma("GCC pop_options")
 #else
 #define GCONV_TARGET_AVX2

@@ -17,17 +17,17 @@ namespace gconv::cpu {
 struct IrrepFpropParams {
   ConvShape shape;
   ScalarType type = ScalarType::Float32;
-  const void* x = nullptr;       // [B, groups · C_in, (|P|,) H, W]
+  const void* x = nullptr;            // [B, groups · C_in, (|P|,) H, W]
   const void* x_activated = nullptr;  // nullptr, or a map that lies like x: numbers of x count where it is above 0
   MapStrides x_strides;
-  const void* weight = nullptr;  // [L, groups · C_out, C_in, (|P|,) k, k], contiguous
+  const void* weight = nullptr;              // [L, groups · C_out, C_in, (|P|,) k, k], contiguous
   const void* transformed_weight = nullptr;  // of a plan with the same weight, group, lifting, groups and L; or nullptr
-  const void* relaxed_weight = nullptr;  // w [L, |P|], contiguous, or nullptr when L is 1
-  int64_t banks = 1;                     // L
-  bool relax_input = false;              // w weighs the elements of x, else those of y
-  const void* bias = nullptr;    // [groups · C_out] or nullptr
+  const void* relaxed_weight = nullptr;      // w [L, |P|], contiguous, or nullptr when L is 1
+  int64_t banks = 1;                         // L
+  bool relax_input = false;                  // w weighs the elements of x, else those of y
+  const void* bias = nullptr;                // [groups · C_out] or nullptr
   bool relu = false;
-  void* y = nullptr;             // [B, groups · C_out, |P|, H', W'], written in full
+  void* y = nullptr;  // [B, groups · C_out, |P|, H', W'], written in full
   MapStrides y_strides;
 };
 

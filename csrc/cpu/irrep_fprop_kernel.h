@@ -35,7 +35,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     const int64_t fitting = (kNearCache - columns_ * step_bytes) / (step_bytes + weight_bytes);
     const int64_t most = fitting >= kFewestSteps ? fitting : kMostSteps, blocks = (steps_ + most - 1) / most;
     block_steps_ = blocks ? (steps_ + blocks - 1) / blocks : 0;  // equal blocks: a short one hardly repays its calls
-    plane_ = block_steps_ * micro_pixels + lanes;  // planes at a power of two would share cache sets
+    plane_ = block_steps_ * micro_pixels + lanes;                // planes at a power of two would share cache sets
     // Sums of several micro-tiles are kept, so that each plane of the result is written in long runs; and where the weights
     // are too many for the second-level cache, they are read once for all these micro-tiles.
     const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
@@ -47,7 +47,9 @@ class IrrepFprop final : public IrrepFpropPlan {
     for (int64_t block = 0; block < s_.groups; ++block) pack(block, next);
   }
 
-  const void* transformed_weight() const override { return p_.transformed_weight ? p_.transformed_weight : transformed_.data(); }
+  const void* transformed_weight() const override {
+    return p_.transformed_weight ? p_.transformed_weight : transformed_.data();
+  }
   int64_t transformed_numbers() const override { return s_.groups * columns_ * steps_ * order; }
 
   void run(int64_t begin, int64_t end, int64_t parts) const override {
@@ -68,8 +70,8 @@ class IrrepFprop final : public IrrepFpropPlan {
         const S* activated = static_cast<const S*>(p_.x_activated);
         pad_planes(s_, layout_, x + from, activated ? activated + from : nullptr, p_.x_strides, planes);
         for (int64_t bank = 0; p_.relax_input && bank < p_.banks; ++bank)
-          scale_planes(planes, static_cast<const S*>(p_.relaxed_weight) + bank * order, s_.in_fields, layout_.field, order, layout_.plane,
-                       planes + (1 + bank) * planes_of_x);
+          scale_planes(planes, static_cast<const S*>(p_.relaxed_weight) + bank * order, s_.in_fields, layout_.field,
+                       order, layout_.plane, planes + (1 + bank) * planes_of_x);
       }
       padded = image;
       Prefetch prefetch = plan_prefetch(image, tiles);
@@ -81,7 +83,8 @@ class IrrepFprop final : public IrrepFpropPlan {
           if (direct_)
             run_direct(block, read + start + m * micro_pixels, together, sums + m * tile_sums_, prefetch);
           else
-            run_buffered(block, read + start + m * micro_pixels, together, buffer_scratch.data(), sums + m * tile_sums_, prefetch);
+            run_buffered(block, read + start + m * micro_pixels, together, buffer_scratch.data(), sums + m * tile_sums_,
+                         prefetch);
         }
         write(b, block, start, count, sums, rows_scratch.data());
       }
@@ -184,7 +187,8 @@ class IrrepFprop final : public IrrepFpropPlan {
           if (irrep.dim == Dim)
             for (int i = 0; i < irrep.columns(); ++i)
               for (int j = 0; j < Dim; ++j, to += columns)
-                for (int64_t o = 0; o < columns; ++o) targets[irrep.plane[i][j] * fields + first + o] = {to + o, stride};
+                for (int64_t o = 0; o < columns; ++o)
+                  targets[irrep.plane[i][j] * fields + first + o] = {to + o, stride};
         next += steps_ * stride;
       }
     }
@@ -203,7 +207,8 @@ class IrrepFprop final : public IrrepFpropPlan {
       calls = (steps_ + block_steps_ - 1) / block_steps_ * static_cast<int64_t>(calls_.size()) / s_.groups;
     }
     if (s_.groups == 1 && xs.column == 1 && image + 1 < s_.batch)
-      prefetch.x.aim(static_cast<const S*>(p_.x) + (image + 1) * xs.batch, s_.in_fields * s_.in_elements() * area, tiles * calls);
+      prefetch.x.aim(static_cast<const S*>(p_.x) + (image + 1) * xs.batch, s_.in_fields * s_.in_elements() * area,
+                     tiles * calls);
     if (ys.column == 1) {
       prefetch.y_plane = ys.element * sizeof(S);
       prefetch.y_lines = micro_pixels * sizeof(S) / LinePrefetch::line + 1;
@@ -290,7 +295,8 @@ class IrrepFprop final : public IrrepFpropPlan {
         for (int g = 0; g < order; ++g) f[g] *= T(widen(w[g]));
         for (int64_t bank = 1; bank < p_.banks; ++bank) {
           Vec next[order];
-          load_elements<Group>(next, sums + (bank * s_.out_fields + o) * order * micro_pixels + v * lanes, Strided{micro_pixels});
+          load_elements<Group>(next, sums + (bank * s_.out_fields + o) * order * micro_pixels + v * lanes,
+                               Strided{micro_pixels});
           transpose_transform<Group>(next);
           for (int g = 0; g < order; ++g) f[g] += next[g] * T(widen(w[bank * order + g]));
         }
@@ -315,7 +321,8 @@ class IrrepFprop final : public IrrepFpropPlan {
         const auto write_tile = [&](auto n) {
           for (int64_t m = 0; m < tiles; ++m) {
             T* tile = sums + m * tile_sums_;
-            for (int64_t o = 0; o < s_.out_fields; ++o) finish(tile, o, bias, tile + o * order * micro_pixels, micro_pixels);
+            for (int64_t o = 0; o < s_.out_fields; ++o)
+              finish(tile, o, bias, tile + o * order * micro_pixels, micro_pixels);
             write_pixels<decltype(n)::value>(tile, format, start + m * micro_pixels, end, y);
           }
         };
@@ -367,8 +374,8 @@ class IrrepFprop final : public IrrepFpropPlan {
   int64_t steps_;               // (field, orbit) pairs: the inner dimension of every matrix product
   bool direct_;
   int64_t macro_tile_, together_, tile_sums_;  // micro-tiles kept, and computed together; numbers of the sums of one
-  int64_t block_steps_, plane_;  // steps in the buffer; numbers between its planes
-  std::vector<Call> calls_;      // [block of fields][call]
+  int64_t block_steps_, plane_;                // steps in the buffer; numbers between its planes
+  std::vector<Call> calls_;                    // [block of fields][call]
   std::vector<DirectCall> direct_calls_;
   std::vector<T> transformed_;
 };

@@ -4,7 +4,7 @@
 // Exactness rests on two things here: both rows of an irrep take the same sequence of multiply-adds (for the complex type
 // first against wr, then against wi), and every pixel goes through the same instructions wherever tile borders fall.
 
-constexpr int kMicroTile = 2;  // vectors of pixels
+constexpr int kMicroTile = 2;                                                      // vectors of pixels
 constexpr int max_columns(int dim) { return kAccumulators / (kMicroTile * dim); }  // output fields a micro-kernel
 
 // Where the operands of one micro-kernel lie.
@@ -92,7 +92,7 @@ Multiply<T> multiply_for(int64_t columns) {
 
 template <typename T>
 Multiply<T> multiply_for(const Irrep& irrep, int64_t columns) {
-  return irrep.dim == 1         ? multiply_for<T, 1, false>(columns)
+  return irrep.dim == 1       ? multiply_for<T, 1, false>(columns)
          : irrep.complex_type ? multiply_for<T, 2, true>(columns)
                               : multiply_for<T, 2, false>(columns);
 }
@@ -111,9 +111,10 @@ struct Prefetch {
 };
 
 // Recursion over irreps and their columns i', not loops: the sums must stay in registers.
-template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0, typename V,
-          int Order, int Planes>
-__attribute__((always_inline)) inline void direct_irreps(const V (&f)[Rows][Order], const T* __restrict__ w, V (&sum)[Planes][Columns][Rows]) {
+template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0,
+          typename V, int Order, int Planes>
+__attribute__((always_inline)) inline void direct_irreps(const V (&f)[Rows][Order], const T* __restrict__ w,
+                                                         V (&sum)[Planes][Columns][Rows]) {
   if constexpr (Index < Group::table.irrep_count) {
     constexpr Irrep irrep = Group::table.irreps[Index];
     if constexpr (irrep.dim != Dim || I == irrep.columns()) {
@@ -140,9 +141,10 @@ __attribute__((always_inline)) inline void direct_irreps(const V (&f)[Rows][Orde
   }
 }
 
-template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0, typename V,
-          int Planes>
-__attribute__((always_inline)) inline void direct_store(const V (&sum)[Planes][Columns][Rows], int o, T* y, int64_t y_plane) {
+template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0,
+          typename V, int Planes>
+__attribute__((always_inline)) inline void direct_store(const V (&sum)[Planes][Columns][Rows], int o, T* y,
+                                                        int64_t y_plane) {
   if constexpr (Index < Group::table.irrep_count) {
     constexpr Irrep irrep = Group::table.irreps[Index];
     if constexpr (irrep.dim != Dim || I == irrep.columns()) {
@@ -182,7 +184,7 @@ struct DirectArguments {
   const T* x;
   int64_t fields, field_stride, orbits;
   const int64_t* orbit_offset;  // [orbit][g]
-  const T* w;                 // [step][irrep][i'][j][field]
+  const T* w;                   // [step][irrep][i'][j][field]
   T* y;
   int64_t y_column, y_plane;
   Prefetch* prefetch;
@@ -228,8 +230,7 @@ void direct(const DirectArguments<T>& arguments) {
   }
   T* y = a.y;
 #pragma GCC unroll 32
-  for (int o = 0; o < Columns; ++o, y += a.y_column)
-    direct_store<T, Group, Dim, Columns, Rows>(sum, o, y, a.y_plane);
+  for (int o = 0; o < Columns; ++o, y += a.y_column) direct_store<T, Group, Dim, Columns, Rows>(sum, o, y, a.y_plane);
 }
 
 template <typename T>

@@ -40,12 +40,14 @@ __attribute__((always_inline)) inline T masked(T gradient, T activated) {
 }
 
 template <typename To, typename From>
-void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const From* __restrict__ activated, int64_t n) {
+void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const From* __restrict__ activated,
+                     int64_t n) {
   int64_t i = 0;
   if constexpr (std::is_same_v<To, From>) {
     using V = typename Vector<To>::Unaligned;
     for (; i + Vector<To>::lanes <= n; i += Vector<To>::lanes)
-      *reinterpret_cast<V*>(to + i) = masked<typename Vector<To>::Aligned>(*reinterpret_cast<const V*>(from + i), *reinterpret_cast<const V*>(activated + i));
+      *reinterpret_cast<V*>(to + i) = masked<typename Vector<To>::Aligned>(*reinterpret_cast<const V*>(from + i),
+                                                                           *reinterpret_cast<const V*>(activated + i));
   }
   for (; i < n; ++i) to[i] = masked<To>(widen(from[i]), widen(activated[i]));
 }
@@ -89,8 +91,8 @@ struct Pixels {
 // Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane.
 // With `activated` (or nullptr), which lies like the image, see masked().
 template <typename T, typename S, typename RowOffset>
-void copy_to_planes(const S* image, const S* activated, const MapStrides& strides, int64_t fields, int64_t elements, const Pixels& pixels, T* planes,
-                    int64_t to_field, int64_t to_plane, RowOffset row_offset) {
+void copy_to_planes(const S* image, const S* activated, const MapStrides& strides, int64_t fields, int64_t elements,
+                    const Pixels& pixels, T* planes, int64_t to_field, int64_t to_plane, RowOffset row_offset) {
   if (pixels.first >= pixels.last) return;
   if constexpr (std::is_same_v<T, S>) {
     const PixelFormat format = pixel_format(strides, fields, elements);
@@ -107,7 +109,8 @@ void copy_to_planes(const S* image, const S* activated, const MapStrides& stride
             for_each_block<N>(pixels.last - pixels.first, [&](int64_t j) {
               for_each_block<N>(format.count, [&](int64_t k) {
                 const int64_t at = j * strides.column + k;
-                Square<T, N>::copy(from + at, strides.column, to + k * to_next + j, to_next, 0, N, activated ? activated + (from - image) + at : nullptr);
+                Square<T, N>::copy(from + at, strides.column, to + k * to_next + j, to_next, 0, N,
+                                   activated ? activated + (from - image) + at : nullptr);
               });
             });
           }
@@ -164,7 +167,8 @@ struct PlaneLayout {
 };
 
 // Offset of X[g] from the output pixel's: [orbit][g].
-inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vector<Orbit>& orbits, const PlaneLayout& layout) {
+inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vector<Orbit>& orbits,
+                                          const PlaneLayout& layout) {
   std::vector<int64_t> offset;
   for (const Orbit& orbit : orbits)
     for (int g = 0; g < shape.order(); ++g) {
@@ -177,13 +181,15 @@ inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vec
 
 // Copies one image's planes, [field][element], between the zeros, which stay as they are from image to image.
 template <typename T, typename S>
-void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* image, const S* activated, const MapStrides& strides, T* planes) {
+void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* image, const S* activated,
+                const MapStrides& strides, T* planes) {
   const Axis &r = shape.rows, &c = shape.columns;
   const auto row_offset = [&](int64_t i) { return layout.offset(i + r.padding, 0); };
   const Pixels read{std::max<int64_t>(0, -r.padding), std::min(r.in, r.reach(shape.size) - r.padding),
                     std::max<int64_t>(0, -c.padding), std::min(c.in, c.reach(shape.size) - c.padding)};
   if (c.stride == 1)
-    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding, layout.field, layout.plane, row_offset);
+    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding,
+                          layout.field, layout.plane, row_offset);
   for (int64_t field = 0; field < shape.in_fields; ++field)
     for (int64_t element = 0; element < shape.in_elements(); ++element) {
       const int64_t plane = field * strides.field + element * strides.element;
@@ -191,7 +197,8 @@ void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* imag
         // Every stride-th pixel lies in the same phase.
         for (int64_t j = read.first; j < std::min(read.last, read.first + c.stride); ++j) {
           const int64_t at = j + c.padding;
-          T* to = planes + field * layout.field + element * layout.plane + row_offset(i) + at % c.stride * layout.phase + at / c.stride;
+          T* to = planes + field * layout.field + element * layout.plane + row_offset(i) +
+                  at % c.stride * layout.phase + at / c.stride;
           for (int64_t k = j; k < read.last; k += c.stride) {
             const int64_t from = plane + i * strides.row + k * strides.column;
             *to++ = activated ? masked<T>(widen(image[from]), widen(activated[from])) : widen(image[from]);
@@ -202,7 +209,8 @@ void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* imag
 
 // to[field][element] = w[element] · from[field][element] for planes of whole vectors.
 template <typename T, typename S>
-void scale_planes(const T* from, const S* w, int64_t fields, int64_t field_stride, int64_t elements, int64_t plane, T* to) {
+void scale_planes(const T* from, const S* w, int64_t fields, int64_t field_stride, int64_t elements, int64_t plane,
+                  T* to) {
   using V = typename Vector<T>::Aligned;
   for (int64_t field = 0; field < fields; ++field)
     for (int64_t element = 0; element < elements; ++element) {

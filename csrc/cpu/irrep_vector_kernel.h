@@ -39,7 +39,8 @@ __attribute__((always_inline)) inline void keep_in_register(V& value) {
 
 // Recursion, not loops: these arrays must become registers before the compiler unrolls loops.
 template <typename Group, int G = 0, typename V, typename T, typename Offset>
-__attribute__((always_inline)) inline void load_elements(V (&f)[Group::table.order], const T* from, const Offset& offset) {
+__attribute__((always_inline)) inline void load_elements(V (&f)[Group::table.order], const T* from,
+                                                         const Offset& offset) {
   if constexpr (G < Group::table.order) {
     f[G] = *reinterpret_cast<const typename Vector<T>::Unaligned*>(from + offset[G]);
     keep_in_register(f[G]);

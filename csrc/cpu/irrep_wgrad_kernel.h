@@ -20,7 +20,8 @@ __attribute__((always_inline)) inline V sum_lanes(V (&v)[Vector<T>::lanes]) {
 #pragma GCC unroll 8
   for (int n = Vector<T>::lanes / 2; n > 0; n /= 2)
 #pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) v[i] = add_neighbours(v[2 * i], v[2 * i + 1], std::make_index_sequence<Vector<T>::lanes>());
+    for (int i = 0; i < n; ++i)
+      v[i] = add_neighbours(v[2 * i], v[2 * i + 1], std::make_index_sequence<Vector<T>::lanes>());
   return v[0];
 }
 
@@ -102,15 +103,15 @@ class IrrepWgrad final : public IrrepWgradPlan {
   explicit IrrepWgrad(const IrrepWgradParams& params)
       : p_(params), s_(p_.shape), layout_(s_, kMaxStretch * lanes, lanes), orbits_(orbits(s_)),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())),
-        steps_(s_.in_fields * orbit_count_),
-        chunks_(std::max<int64_t>(1, std::min(s_.batch, kMaxChunks))) {
+        steps_(s_.in_fields * orbit_count_), chunks_(std::max<int64_t>(1, std::min(s_.batch, kMaxChunks))) {
     const int64_t vectors = (layout_.flat + lanes - 1) / lanes, stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
     stretch_ = (vectors + stretches - 1) / stretches * lanes;
     row_ = stretch_ + lanes;  // rows at a power of two would share cache sets
     dy_plane_ = stretches * stretch_ + lanes;
     for (int64_t block = 0; block < blocks_of_steps(); ++block)
       for (int64_t step = first_step(block), end = first_step(block + 1); step < end; ++step)
-        sums_of_step_.push_back({first_step(block) * s_.out_fields + step - first_step(block), end - first_step(block)});
+        sums_of_step_.push_back(
+            {first_step(block) * s_.out_fields + step - first_step(block), end - first_step(block)});
     sums_.resize(s_.groups * chunks_ * numbers());
   }
 
@@ -129,7 +130,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
         pad_planes<T, S>(s_, layout_, x, nullptr, p_.x_strides, planes);
         copy_gradient(b, block, dy);
         if (p_.x_scale)
-          scale_planes(planes, static_cast<const S*>(p_.x_scale), s_.in_fields, layout_.field, order, layout_.plane, planes);
+          scale_planes(planes, static_cast<const S*>(p_.x_scale), s_.in_fields, layout_.field, order, layout_.plane,
+                       planes);
         if (p_.dy_scale)
           scale_planes(dy, static_cast<const S*>(p_.dy_scale), s_.out_fields, order * dy_plane_, order, dy_plane_, dy);
         for (int64_t o = 0; o < s_.out_fields; ++o) {
@@ -182,8 +184,10 @@ class IrrepWgrad final : public IrrepWgradPlan {
     for (const Irrep& irrep : Group::table.irreps) calls += irrep.dim * irrep.columns() * blocks_of_fields();
     calls *= (layout_.flat + stretch_ - 1) / stretch_ * blocks_of_steps();
     const Axis &r = s_.rows, &c = s_.columns;
-    prefetch[0].aim(static_cast<const S*>(p_.x) + b * p_.x_strides.batch, s_.in_fields * s_.in_elements() * r.in * c.in, calls);
-    prefetch[1].aim(static_cast<const S*>(p_.dy) + b * p_.dy_strides.batch, s_.out_fields * order * r.out * c.out, calls);
+    prefetch[0].aim(static_cast<const S*>(p_.x) + b * p_.x_strides.batch, s_.in_fields * s_.in_elements() * r.in * c.in,
+                    calls);
+    prefetch[1].aim(static_cast<const S*>(p_.dy) + b * p_.dy_strides.batch, s_.out_fields * order * r.out * c.out,
+                    calls);
   }
 
   // Into flat planes whose numbers between the rows stay zero.
@@ -191,7 +195,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
     const MapStrides& strides = p_.dy_strides;
     const int64_t from = b * strides.batch + block * s_.out_fields * strides.field;
     const S* activated = static_cast<const S*>(p_.dy_activated);
-    copy_to_planes(static_cast<const S*>(p_.dy) + from, activated ? activated + from : nullptr, strides, s_.out_fields, order, {0, s_.rows.out, 0, s_.columns.out}, to, order * dy_plane_, dy_plane_,
+    copy_to_planes(static_cast<const S*>(p_.dy) + from, activated ? activated + from : nullptr, strides, s_.out_fields,
+                   order, {0, s_.rows.out, 0, s_.columns.out}, to, order * dy_plane_, dy_plane_,
                    [&](int64_t i) { return i * layout_.row; });
   }
 
@@ -200,14 +205,16 @@ class IrrepWgrad final : public IrrepWgradPlan {
       const int64_t first = first_step(block), count = first_step(block + 1) - first;
       for (int64_t i = 0; i < count; ++i) {
         const int64_t field = (first + i) / orbit_count_, orbit = (first + i) % orbit_count_;
-        transform_rows(planes + field * layout_.field, orbit_offset_.data() + orbit * order, stretch_, forward + i * order * row_, row_);
+        transform_rows(planes + field * layout_.field, orbit_offset_.data() + orbit * order, stretch_,
+                       forward + i * order * row_, row_);
       }
       multiply_steps(dy_hat, forward, count, sums + first * s_.out_fields, prefetch);
     }
   }
 
   template <typename Offset>
-  __attribute__((noinline)) static void transform_rows(const T* from, const Offset& offset, int64_t pixels, T* to, int64_t to_row) {
+  __attribute__((noinline)) static void transform_rows(const T* from, const Offset& offset, int64_t pixels, T* to,
+                                                       int64_t to_row) {
     for (int64_t p = 0; p < pixels; p += lanes) {
       Vec f[order];
       load_elements<Group>(f, from + p, offset);
@@ -235,7 +242,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
             a.x_step = order * row_;
             a.pixels = stretch_;
             a.to = sums + irrep.plane[i][j] * fields * steps_ + first * steps;
-            const WgradMultiply<T> kernel = irrep.dim == 1                    ? wgrad_for<T, 1, false>(count, steps)
+            const WgradMultiply<T> kernel = irrep.dim == 1                 ? wgrad_for<T, 1, false>(count, steps)
                                             : irrep.complex_type && j == 1 ? wgrad_for<T, 2, true>(count, steps)
                                                                            : wgrad_for<T, 2, false>(count, steps);
             kernel(a);

@@ -30,13 +30,15 @@ struct Square {
 
   // to[j][i] = from[i][j]; the rows of either lie `from_row` and `to_row` numbers apart. Only the rows of `to` from
   // `first` to `last` are written. With `activated`, see masked(); it lies like `from`.
-  static void copy(const T* from, int64_t from_row, T* to, int64_t to_row, int first = 0, int last = N, const T* activated = nullptr) {
+  static void copy(const T* from, int64_t from_row, T* to, int64_t to_row, int first = 0, int last = N,
+                   const T* activated = nullptr) {
     Row row[N];
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i) row[i] = *reinterpret_cast<const Row*>(from + i * from_row);
     if (activated) {
 #pragma GCC unroll 16
-      for (int i = 0; i < N; ++i) row[i] = *reinterpret_cast<const Row*>(activated + i * from_row) <= 0 ? Row{} : row[i];
+      for (int i = 0; i < N; ++i)
+        row[i] = *reinterpret_cast<const Row*>(activated + i * from_row) <= 0 ? Row{} : row[i];
     }
     transpose(row, std::make_index_sequence<N>());
 #pragma GCC unroll 16

@@ -33,9 +33,9 @@ struct Problem {
         y_strides(params.y_strides), batch(params.shape.batch), groups(static_cast<int>(params.shape.groups)),
         banks(static_cast<int>(params.banks)), in_fields(static_cast<int>(params.shape.in_fields)),
         out_fields(static_cast<int>(params.shape.out_fields)), size(params.shape.size), relu(params.relu),
-        x(static_cast<const T*>(params.x)), masked(params.x_activated),
-        weight(static_cast<const T*>(params.weight)), relaxed_weight(static_cast<const T*>(params.relaxed_weight)),
-        bias(static_cast<const T*>(params.bias)), y(static_cast<T*>(params.y)) {
+        x(static_cast<const T*>(params.x)), masked(params.x_activated), weight(static_cast<const T*>(params.weight)),
+        relaxed_weight(static_cast<const T*>(params.relaxed_weight)), bias(static_cast<const T*>(params.bias)),
+        y(static_cast<T*>(params.y)) {
     if (masked)
       mask_offset = (reinterpret_cast<intptr_t>(params.x_activated) - reinterpret_cast<intptr_t>(x)) /
                     static_cast<intptr_t>(sizeof(T));
@@ -105,8 +105,7 @@ struct Walk {
   int64_t field_offset = 0;
   Read read{0, kNowhere, kNowhere};
 
-  __device__ Walk(const Problem<T>& p, const Read* reads)
-      : p(p), reads(reads), count(p.size * p.size << p.step_bits) {
+  __device__ Walk(const Problem<T>& p, const Read* reads) : p(p), reads(reads), count(p.size * p.size << p.step_bits) {
     advance();
   }
   __device__ bool more() const { return field < p.in_fields; }

@@ -117,9 +117,8 @@ cudaError_t fused_fprop_mma(const FusedFpropParams& params, cudaStream_t stream)
   if (params.x_activated)
     p.x_width = std::min(p.x_width, map_width<T>(params.x_activated, params.x_strides, p.in_fields, most));
   p.y_width = map_width<T>(params.y, params.y_strides, p.out_fields, 2);
-  return with_mma_tile(params, [&](auto elements, auto rows, auto units) {
-    return launch<T, elements, rows, units>(p, stream);
-  });
+  return with_mma_tile(
+      params, [&](auto elements, auto rows, auto units) { return launch<T, elements, rows, units>(p, stream); });
 }
 
 }  // namespace gconv::cuda

@@ -21,8 +21,7 @@ FusedWgradPlan plan_fused_wgrad(const FusedWgradParams& params) {
   plan.out_tiles = static_cast<int>(divided(shape.out_fields, plan.columns / order));
   plan.pixels = shape.batch * shape.rows.out * shape.columns.out;
   const int64_t blocks_of_share = int64_t{plan.orbits} * plan.in_tiles * plan.out_tiles * shape.groups;
-  const Shares shares =
-      shares_of(plan.pixels, wgrad_stage_pixels(bytes), divided(kWgradBlocks, blocks_of_share));
+  const Shares shares = shares_of(plan.pixels, wgrad_stage_pixels(bytes), divided(kWgradBlocks, blocks_of_share));
   plan.shares = shares.count;
   plan.share_pixels = shares.pixels;
   plan.written_directly = plan.shares == 1 && !shape.lifting;
@@ -39,8 +38,7 @@ cudaError_t fused_wgrad(const FusedWgradParams& params, cudaStream_t stream) {
   if (!pairs_of(params.shape)) return cudaSuccess;
   if (!positions_fit(params.shape)) return cudaErrorInvalidValue;
   const FusedWgradPlan plan = plan_fused_wgrad(params);
-  const cudaError_t error =
-      plan.mma ? fused_wgrad_mma(params, plan, stream) : fused_wgrad_simt(params, plan, stream);
+  const cudaError_t error = plan.mma ? fused_wgrad_mma(params, plan, stream) : fused_wgrad_simt(params, plan, stream);
   if (error || plan.written_directly) return error;
   return add_shares(params.type, params.shape, params.banks, plan.orbits, plan.shares, params.workspace,
                     params.grad_weight, stream);

@@ -211,8 +211,7 @@ __global__ void __launch_bounds__(kWgradThreads) fused_wgrad_kernel(const __grid
 
 template <typename T, typename Product>
 cudaError_t launch_fused_wgrad(const FusedWgradParams& params, const FusedWgradPlan& plan, cudaStream_t stream) {
-  const int64_t blocks =
-      int64_t{plan.orbits} * plan.in_tiles * plan.out_tiles * params.shape.groups * plan.shares;
+  const int64_t blocks = int64_t{plan.orbits} * plan.in_tiles * plan.out_tiles * params.shape.groups * plan.shares;
   if (blocks > INT32_MAX) return cudaErrorInvalidValue;
   const auto kernel = fused_wgrad_kernel<T, Product>;
   constexpr int kBytes = Tile<T, Product>::kSharedBytes;

@@ -4,8 +4,7 @@ namespace gconv::cuda {
 namespace {
 
 template <typename T, int Rows, int Columns>
-using WarpProduct =
-    MmaProduct<T, Rows / 2, Columns / 2, Rows + kPadding, Columns + kPadding>;
+using WarpProduct = MmaProduct<T, Rows / 2, Columns / 2, Rows + kPadding, Columns + kPadding>;
 
 template <typename T>
 cudaError_t launch(const FusedWgradParams& params, const FusedWgradPlan& plan, cudaStream_t stream) {

@@ -16,17 +16,17 @@ namespace gconv::cuda {
 struct IrrepFpropParams {
   ConvShape shape;  // of a dgrad: read as an fprop, with a spread
   ScalarType type = ScalarType::Float32;
-  bool tf32 = false;           // float32 products on the tensor cores, rounded to tf32
-  bool adjoint = false;        // weight is read as ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹b], c being an output field of `shape`
-  int64_t banks = 1;           // L
-  bool relax_input = false;    // relaxed_weight weighs x while it is read, else y while it is written
+  bool tf32 = false;     // float32 products on the tensor cores, rounded to tf32
+  bool adjoint = false;  // weight is read as ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹b], c being an output field of `shape`
+  int64_t banks = 1;     // L
+  bool relax_input = false;  // relaxed_weight weighs x while it is read, else y while it is written
   const void* x = nullptr;
-  const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN); nullptr: everywhere
+  const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN), or everywhere
   MapStrides x_strides;
   const void* weight = nullptr;              // ψ [L, groups · O, C, |P|, k, k] of the convolution, contiguous
   const void* transformed_weight = nullptr;  // of irrep_transform_weight; nullptr: it is made of `weight`
   const void* relaxed_weight = nullptr;      // [L, |P|]; nullptr: a strict layer
-  const void* bias = nullptr;            // [groups · out_fields] or nullptr
+  const void* bias = nullptr;                // [groups · out_fields] or nullptr
   bool relu = false;
   void* y = nullptr;  // written in full
   MapStrides y_strides;

@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kThreads)
     positions[g] = bank.pair.position(g, bank.group.inverse[g], moved, tap);
   });
   T planes[order];
-  transform_weight<Fourier>(weight + weight_pair * bank.pair.numbers(order), bank.pair.lifting,
-                            [&](auto g) { return positions[g]; }, planes);
+  transform_weight<Fourier>(
+      weight + weight_pair * bank.pair.numbers(order), bank.pair.lifting, [&](auto g) { return positions[g]; }, planes);
   T* to = transformed + (i / pairs * order) * pairs + pair;
   for_each_index<order>([&](auto plane) { to[plane * pairs] = planes[plane]; });
 }

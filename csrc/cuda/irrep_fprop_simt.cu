@@ -99,7 +99,8 @@ cudaError_t launch_float(const IrrepFpropParams& p, const void* transformed, cud
   cudaError_t error = cudaErrorInvalidValue;
   // The widest of those that cost least.
   (((width ? width == Widths : cost<Group, Tile<Group, float, Widths>>(p.shape, weight) == least) &&
-    (error = launch<Group, float, Widths>(p, transformed, stream), true)) || ...);
+    (error = launch<Group, float, Widths>(p, transformed, stream), true)) ||
+   ...);
   return error;
 }
 

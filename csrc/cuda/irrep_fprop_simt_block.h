@@ -58,7 +58,7 @@ struct Tile {
   static constexpr int x_row = order * pixels + padding, x_buffer = in_fields * x_row;
   static constexpr int filter_row = order * OutFields, filter_buffer = in_fields * filter_row;
   static constexpr int y_row = pixels + vector;
-  static constexpr int numbers = std::max(2 * x_buffer + 2 * filter_buffer, OutFields * y_row);
+  static constexpr int results = OutFields * y_row, numbers = std::max(2 * x_buffer + 2 * filter_buffer, results);
 };
 
 // What a tap reads for one element of x: the pixel at (row, column) from a pixel's base, and its offset in memory.
@@ -109,8 +109,8 @@ struct Block {
   Shift* shifts;       // [tap][element]
   int* taps;           // those that start an orbit which reads anything
   Place* place;
-  int* positions;      // [tap][element], where Ψ stands in ψ
-  T* weight;           // what Weight fetches
+  int* positions;  // [tap][element], where Ψ stands in ψ
+  T* weight;       // what Weight fetches
 
   int thread;
   int load_pixel, load_field, load_step;  // of X̂: the first in field of this thread, and the distance to the next
@@ -206,8 +206,7 @@ struct Block {
       const bool reads = row != kOutside && column != kOutside;
       const MapStrides& xs = problem.x_strides;
       if (problem.weight.numbers)
-        positions[i] =
-            problem.weight.pair.position(i % kOrder, problem.inverse[i % kOrder], moved, i / kOrder);
+        positions[i] = problem.weight.pair.position(i % kOrder, problem.inverse[i % kOrder], moved, i / kOrder);
       shifts[i] = {reads ? row : kOutside, column, i % kOrder * xs.element + row * xs.row + column * xs.column};
     }
     __syncthreads();
@@ -344,8 +343,9 @@ struct Block {
       const int k = i / Tile::out_fields, out = i % Tile::out_fields;
       T planes[kOrder] = {};
       if (field + k < problem.in_fields && out < columns())
-        transform_weight<Group>(problem.weight.fetched(weight, bank, field + k, out, columns()), problem.lifting,
-                                [&](auto g) { return of_tap[g]; }, planes);
+        transform_weight<Group>(
+            problem.weight.fetched(weight, bank, field + k, out, columns()), problem.lifting,
+            [&](auto g) { return of_tap[g]; }, planes);
       T* to = filter_planes + buffer * Tile::filter_buffer + k * Tile::filter_row + out;
       for_each_index<kOrder>([&](auto plane) { to[plane * Tile::out_fields] = planes[plane]; });
     }

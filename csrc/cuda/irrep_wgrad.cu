@@ -49,8 +49,7 @@ cudaError_t irrep_wgrad(const IrrepWgradParams& params, cudaStream_t stream) {
   if (!pairs_of(shape)) return cudaSuccess;
   if (!positions_fit(shape)) return cudaErrorInvalidValue;
   const WgradPlan plan = plan_irrep_wgrad(params);
-  const cudaError_t error =
-      plan.mma ? irrep_wgrad_mma(params, plan, stream) : irrep_wgrad_simt(params, plan, stream);
+  const cudaError_t error = plan.mma ? irrep_wgrad_mma(params, plan, stream) : irrep_wgrad_simt(params, plan, stream);
   if (error || plan.written_directly) return error;
   return add_shares(params.type, shape, params.banks, plan.orbits, plan.shares, params.workspace, params.grad_weight,
                     stream);

@@ -23,8 +23,7 @@ struct WgradProblem {
         row_dilation(static_cast<int>(params.shape.rows.dilation)),
         column_dilation(static_cast<int>(params.shape.columns.dilation)), jobs(plan.jobs), job_blocks(plan.job_blocks),
         orbits(plan.orbits), out_tiles(plan.out_tiles), blocks(static_cast<int>(params.shape.groups)),
-        banks(static_cast<int>(params.banks)),
-        pixels(plan.pixels), share_pixels(plan.share_pixels),
+        banks(static_cast<int>(params.banks)), pixels(plan.pixels), share_pixels(plan.share_pixels),
         relaxed_weight(static_cast<const T*>(params.relaxed_weight)), relax_input(params.relax_input),
         grad_weight(static_cast<T*>(params.grad_weight)),
         shares(plan.written_directly ? nullptr : static_cast<accumulate_t<T>*>(params.workspace)) {}

@@ -114,8 +114,7 @@ struct SimtProduct {
   static __device__ __forceinline__ void add(Sums& sums, const Y& y, const T* plane) {
 #pragma unroll
     for (int pixel = 0; pixel < kPixels; ++pixel) {
-      const auto x =
-          *reinterpret_cast<const Numbers<kInLane>*>(plane + pixel * kInPitch + in_lane() * kInLane);
+      const auto x = *reinterpret_cast<const Numbers<kInLane>*>(plane + pixel * kInPitch + in_lane() * kInLane);
 #pragma unroll
       for (int i = 0; i < kInLane * kOutLane; ++i) {
         const T product = x.number[i % kInLane] * y[pixel].number[i / kInLane];

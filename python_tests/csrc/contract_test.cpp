@@ -112,8 +112,8 @@ void check_map(const cpu::ContractMap& s, cpu::MapRows rows, InstructionSet leve
   const int64_t count = s.batch * s.fields * s.elements * s.rows * s.columns;
   const int64_t columns = s.columns + 2 * rows.padding, pixel = s.elements * s.batch * s.fields;
   const auto map = random_numbers<T>(count, state);
-  std::vector<T> pixels(rows.count * columns * pixel + 1, NAN), stored(count + 1, NAN), added = map, want_stored = stored,
-                 want_added = map;
+  std::vector<T> pixels(rows.count * columns * pixel + 1, NAN), stored(count + 1, NAN),
+      added = map, want_stored = stored, want_added = map;
   added.push_back(NAN);
   cpu::pixels_of_map(s, map.data(), pixels.data(), rows, level);
   cpu::pixels_to_map(s, pixels.data(), stored.data(), rows, false, level);

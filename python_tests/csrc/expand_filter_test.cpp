@@ -22,8 +22,8 @@ struct Sum {
 };
 
 template <typename T>
-void check(const char* group, bool lifting, int size, int64_t banks, bool relaxed, RelaxOn relax_on, cpu::ScalarType type,
-           InstructionSet level) {
+void check(const char* group, bool lifting, int size, int64_t banks, bool relaxed, RelaxOn relax_on,
+           cpu::ScalarType type, InstructionSet level) {
   uint64_t state = size + banks;
   FilterShape shape;
   shape.group = find_group(group);
@@ -89,7 +89,8 @@ void check(const char* group, bool lifting, int size, int64_t banks, bool relaxe
   // being independent), then one rounding to T; float16 may also round to a subnormal number.
   auto compare = [&](const char* what, double got, const Sum& want) {
     const double summed = 32 * half_ulp<cpu::accumulate_t<T>>() * want.magnitude;
-    if (std::abs(got - want.value) <= summed + half_ulp<T>() * (std::abs(want.value) + 0x1p-14)) return;  // NaN fails too
+    if (std::abs(got - want.value) <= summed + half_ulp<T>() * (std::abs(want.value) + 0x1p-14))
+      return;  // NaN fails too
     if (++failures < 20)
       std::printf("%s %s k=%d L=%d %s, %s: got %.9g, expected %.9g\n", group, lifting ? "lifting" : "group", size,
                   static_cast<int>(banks), cpu::name(level), what, got, want.value);
@@ -113,15 +114,16 @@ void check_conversions() {
   }
   auto expect = [](float value, unsigned half, unsigned brain) {
     if (cpu::narrow<cpu::Float16>(value).bits != half || cpu::narrow<cpu::BFloat16>(value).bits != brain)
-      ++failures, std::printf("%g narrows to %04x and %04x\n", value, cpu::narrow<cpu::Float16>(value).bits, cpu::narrow<cpu::BFloat16>(value).bits);
+      ++failures, std::printf("%g narrows to %04x and %04x\n", value, cpu::narrow<cpu::Float16>(value).bits,
+                              cpu::narrow<cpu::BFloat16>(value).bits);
   };
-  expect(1.0f + 1.0f / 2048, 0x3c00, 0x3f80);      // a tie goes to even, downwards
-  expect(1.0f + 3.0f / 2048, 0x3c02, 0x3f80);      // and upwards
-  expect(1.0f + 3.0f / 256, 0x3c0c, 0x3f82);       // a tie of bfloat16, upwards
-  expect(65519.0f, 0x7bff, 0x4780);                // the last number below infinity in float16
+  expect(1.0f + 1.0f / 2048, 0x3c00, 0x3f80);  // a tie goes to even, downwards
+  expect(1.0f + 3.0f / 2048, 0x3c02, 0x3f80);  // and upwards
+  expect(1.0f + 3.0f / 256, 0x3c0c, 0x3f82);   // a tie of bfloat16, upwards
+  expect(65519.0f, 0x7bff, 0x4780);            // the last number below infinity in float16
   expect(65520.0f, 0x7c00, 0x4780);
-  expect(std::ldexp(1.5f, -25), 0x0001, 0x3340);   // subnormal in float16
-  expect(std::ldexp(1.0f, -25), 0x0000, 0x3300);   // half of the smallest: a tie, to even
+  expect(std::ldexp(1.5f, -25), 0x0001, 0x3340);  // subnormal in float16
+  expect(std::ldexp(1.0f, -25), 0x0000, 0x3300);  // half of the smallest: a tie, to even
   expect(-INFINITY, 0xfc00, 0xff80);
 }
 

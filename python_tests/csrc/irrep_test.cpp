@@ -26,7 +26,8 @@ void compare(const char* what, const std::vector<T>& got, const std::vector<doub
   for (double number : want) largest = std::max(largest, std::abs(number));
   for (size_t i = 0; i < want.size(); ++i)
     if (!(std::abs(cpu::widen(got[i]) - want[i]) <= tolerance<T>() * largest)) {  // NaN fails too
-      if (++failures < 20) std::printf("%s[%zu]: got %.9g, expected %.9g\n", what, i, double(cpu::widen(got[i])), want[i]);
+      if (++failures < 20)
+        std::printf("%s[%zu]: got %.9g, expected %.9g\n", what, i, double(cpu::widen(got[i])), want[i]);
       return;
     }
 }
@@ -45,7 +46,8 @@ struct Case {
 MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
   const int64_t planes = fields * elements;
   if (c.format == Case::ElementsLast) return {height * width * planes, elements, 1, width * planes, planes};
-  if (c.format == Case::FieldsLast) return {height * width * planes, 1, height * width * fields, width * fields, fields};
+  if (c.format == Case::FieldsLast)
+    return {height * width * planes, 1, height * width * fields, width * fields, fields};
   return {planes * height * width, elements * height * width, height * width, width, 1};
 }
 
@@ -81,7 +83,8 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   cpu::IrrepFpropParams fprop;
   fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
   fprop.bias = bias.data(), fprop.y = y.data(), fprop.y_strides = ys;
-  fprop.banks = c.banks, fprop.relax_input = c.relax_input, fprop.x_activated = c.activated ? x_activated.data() : nullptr;
+  fprop.banks = c.banks, fprop.relax_input = c.relax_input,
+  fprop.x_activated = c.activated ? x_activated.data() : nullptr;
   fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
   const auto plan = cpu::plan_irrep_fprop(fprop, level);
   const int64_t units = c.batch * c.groups * 3;  // images cut into three parts, in two calls
@@ -111,14 +114,19 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
             for (int64_t i = 0; i < c.in_fields; ++i)
               for (int e = 0; e < elements; ++e)
                 for (int tap = 0; tap < taps; ++tap) {
-                  const int v = c.lifting ? 0 : s.group->product[u][e], t = moved_tap(s.group->matrices[u], tap, c.size);
+                  const int v = c.lifting ? 0 : s.group->product[u][e],
+                            t = moved_tap(s.group->matrices[u], tap, c.size);
                   const int64_t r = p * c.stride + t / c.size * c.dilation - c.padding;
                   const int64_t column = q * c.stride + t % c.size * c.dilation - c.padding;
-                  if (r < 0 || column < 0 || r % c.spread || column % c.spread || r / c.spread >= c.height || column / c.spread >= c.width)
+                  if (r < 0 || column < 0 || r % c.spread || column % c.spread || r / c.spread >= c.height ||
+                      column / c.spread >= c.width)
                     continue;
-                  const int64_t at_x = at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread);
-                  const double pixel = cpu::widen(x[at_x]), masked = c.activated && !(cpu::widen(x_activated[at_x]) > 0) ? 0 : pixel;
-                  const double gradient = c.activated && !(cpu::widen(dy_activated[to]) > 0) ? 0 : double(cpu::widen(dy[to]));
+                  const int64_t at_x =
+                      at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread);
+                  const double pixel = cpu::widen(x[at_x]),
+                               masked = c.activated && !(cpu::widen(x_activated[at_x]) > 0) ? 0 : pixel;
+                  const double gradient =
+                      c.activated && !(cpu::widen(dy_activated[to]) > 0) ? 0 : double(cpu::widen(dy[to]));
                   for (int l = 0; l < c.banks; ++l) {
                     const int64_t from = l * bank + (o * c.in_fields + i) * block + e * taps + tap;
                     const double scale = c.banks > 1 ? double(cpu::widen(w[l * order + (c.relax_input ? v : u)])) : 1;
@@ -129,9 +137,9 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
             want[to] = sum;
           }
   char what[200];
-  std::snprintf(what, sizeof what, "%s %s %d->%d L=%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group, c.lifting ? "lifting" : "conv",
-                int(c.in_fields), int(c.out_fields), c.banks, c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.spread),
-                c.format ? " last" : "", cpu::name(level));
+  std::snprintf(what, sizeof what, "%s %s %d->%d L=%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group,
+                c.lifting ? "lifting" : "conv", int(c.in_fields), int(c.out_fields), c.banks, c.size, int(c.stride),
+                int(c.padding), int(c.dilation), int(c.spread), c.format ? " last" : "", cpu::name(level));
   compare(what, y, want);
   if (c.spread == 1) compare(what, grad_weight, want_grad);
 }
@@ -141,17 +149,25 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
 int main() {
   const auto Rows = Case::Rows, ElementsLast = Case::ElementsLast, FieldsLast = Case::FieldsLast;
   const Case cases[] = {
-      {false, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},          {false, 1, 2, 2, 13, 6, 5, 3, 1, 1, 1, 1, ElementsLast},
-      {false, 1, 1, 1, 2, 1, 1, 1, 1, 0, 1, 1, Rows},          {false, 1, 1, 2, 26, 5, 8, 2, 2, 1, 1, 1, Rows},
-      {false, 1, 1, 2, 3, 9, 7, 5, 1, 2, 2, 1, Rows},          {false, 3, 1, 2, 3, 4, 5, 3, 1, 2, 1, 2, Rows},
-      {false, 1, 1, 2, 3, 4, 5, 3, 1, 0, 2, 3, ElementsLast},  {false, 1, 1, 2, 3, 5, 4, 1, 1, 0, 1, 2, FieldsLast},
-      {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, Rows},        {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, ElementsLast},
-      {false, 1, 1, 9, 17, 4, 18, 3, 1, 1, 1, 1, FieldsLast},  {false, 1, 2, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 3, false},
-      {false, 1, 1, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 2, true}, {true, 1, 1, 2, 5, 5, 6, 3, 1, 1, 1, 1, ElementsLast, 2, false},
+      {false, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},
+      {false, 1, 2, 2, 13, 6, 5, 3, 1, 1, 1, 1, ElementsLast},
+      {false, 1, 1, 1, 2, 1, 1, 1, 1, 0, 1, 1, Rows},
+      {false, 1, 1, 2, 26, 5, 8, 2, 2, 1, 1, 1, Rows},
+      {false, 1, 1, 2, 3, 9, 7, 5, 1, 2, 2, 1, Rows},
+      {false, 3, 1, 2, 3, 4, 5, 3, 1, 2, 1, 2, Rows},
+      {false, 1, 1, 2, 3, 4, 5, 3, 1, 0, 2, 3, ElementsLast},
+      {false, 1, 1, 2, 3, 5, 4, 1, 1, 0, 1, 2, FieldsLast},
+      {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, Rows},
+      {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, ElementsLast},
+      {false, 1, 1, 9, 17, 4, 18, 3, 1, 1, 1, 1, FieldsLast},
+      {false, 1, 2, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 3, false},
+      {false, 1, 1, 2, 3, 5, 6, 3, 1, 1, 1, 1, Rows, 2, true},
+      {true, 1, 1, 2, 5, 5, 6, 3, 1, 1, 1, 1, ElementsLast, 2, false},
       {false, 1, 1, 2, 3, 5, 20, 3, 1, 1, 1, 1, Rows, 1, false, true},
       {false, 1, 1, 9, 5, 5, 20, 3, 1, 1, 1, 2, FieldsLast, 1, false, true},
       {false, 1, 1, 2, 3, 7, 20, 3, 2, 1, 1, 1, Rows, 1, false, true},
-      {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},           {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
+      {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},
+      {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
   };
   return for_each_instruction_set([&](InstructionSet level) {
     for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})

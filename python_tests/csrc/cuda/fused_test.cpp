@@ -23,15 +23,14 @@ struct Case {
   Format format = FieldsLast;
   bool lifting = false;
   Relax relax = Relax::None;
-  int banks = 2;  // of a relaxed layer
+  int banks = 2;           // of a relaxed layer
   bool activated = false;  // the gradients pass where a result was above 0; fprop has a ReLU
 };
 
 MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
   const int64_t planes = fields * elements;
   if (c.format == ElementsLast) return {height * width * planes, elements, 1, width * planes, planes};
-  if (c.format == FieldsLast)
-    return {height * width * planes, 1, height * width * fields, width * fields, fields};
+  if (c.format == FieldsLast) return {height * width * planes, 1, height * width * fields, width * fields, fields};
   return {planes * height * width, elements * height * width, height * width, width, 1};
 }
 
@@ -227,7 +226,7 @@ std::vector<Case> cases() {
     c.stride = 3, c.padding = 2, c.dilation = 2, c.height = 7, c.width = 8, c.format = Rows, c.activated = true;
   });
   add([](Case& c) { c.stride = 2, c.size = 1, c.padding = 0; });  // phases of dgrad that read nothing
-  add([](Case& c) {  // more than a block has
+  add([](Case& c) {                                               // more than a block has
     c.batch = 4, c.size = 4, c.padding = 2, c.in_fields = 1, c.out_fields = 2, c.height = 9;
   });
   // Relaxed.

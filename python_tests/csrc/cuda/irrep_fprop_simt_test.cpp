@@ -88,9 +88,7 @@ struct Problem {
   }
 
   int64_t block() const { return forward.in_elements() * forward.taps(); }
-  int64_t weight_numbers() const {
-    return banks * forward.groups * forward.out_fields * forward.in_fields * block();
-  }
+  int64_t weight_numbers() const { return banks * forward.groups * forward.out_fields * forward.in_fields * block(); }
 
   // ψ as `shape` has it: of an adjoint ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹b].
   template <typename T>
@@ -223,16 +221,17 @@ void check(const char* group, const Case& c) {
   for (int64_t b = 0; b < c.batch; ++b)
     for (int64_t row = 0; row < fwd.rows.out; ++row)
       for (int64_t column = 0; column < fwd.columns.out; ++column)
-        for_each_term(problem, row, column, [&](int64_t bank, int64_t o, int64_t i, int u, int v, int64_t r, int64_t q,
-                                                int64_t from) {
-          // The relaxed weight stands at an element of the map that `shape` reads, or of that it writes.
-          const int element = c.relax_input != c.adjoint ? v : u;
-          const double term = double{weight[from]} * (c.banks > 1 ? relaxed_weight[bank * s.order() + element] : T{1});
-          if (c.adjoint)
-            want[out.at(b, i, v, r, q)] += term * x_number(in.at(b, o, u, row, column));
-          else
-            want[out.at(b, o, u, row, column)] += term * x_number(in.at(b, i, v, r, q));
-        });
+        for_each_term(problem, row, column,
+                      [&](int64_t bank, int64_t o, int64_t i, int u, int v, int64_t r, int64_t q, int64_t from) {
+                        // The relaxed weight stands at an element of the map that `shape` reads, or of that it writes.
+                        const int element = c.relax_input != c.adjoint ? v : u;
+                        const double term =
+                            double{weight[from]} * (c.banks > 1 ? relaxed_weight[bank * s.order() + element] : T{1});
+                        if (c.adjoint)
+                          want[out.at(b, i, v, r, q)] += term * x_number(in.at(b, o, u, row, column));
+                        else
+                          want[out.at(b, o, u, row, column)] += term * x_number(in.at(b, i, v, r, q));
+                      });
   double largest = 0;
   for (double& number : want) {
     if (c.relu && number < 0) number = 0;
@@ -241,8 +240,7 @@ void check(const char* group, const Case& c) {
   const double tolerance = std::is_same_v<T, double> ? 1e-13 : 1e-5;
   for (size_t i = 0; i < want.size(); ++i) {  // what lies between the numbers of a sparse map is not to be written
     if (std::isnan(want[i]) ? std::isnan(y[i]) : std::abs(y[i] - want[i]) <= tolerance * largest) continue;
-    if (++failures < 20)
-      std::printf("%s [%zu]: got %.9g, expected %.9g\n", name(), i, double(y[i]), want[i]);
+    if (++failures < 20) std::printf("%s [%zu]: got %.9g, expected %.9g\n", name(), i, double(y[i]), want[i]);
     return;
   }
 }

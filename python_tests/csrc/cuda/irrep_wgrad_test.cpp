@@ -116,10 +116,12 @@ void check(const char* group, const Case& c, ScalarType type, bool tf32 = false)
   }
   if (error == cudaSuccess && worst <= tolerance<T>(order, tf32) * largest) return;
   if (++failures < 20)
-    std::printf("%s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d mask %d type %d tf32 %d: "
-                "error %d, off by %.2g of %.2g\n", group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields),
-                int(c.out_fields), int(c.height), int(c.width), c.size, int(c.stride), int(c.padding), int(c.dilation),
-                int(c.format), int(c.relax), c.masked, int(type), tf32, int(error), worst, largest);
+    std::printf(
+        "%s%s %d x %d->%d of %dx%d k=%d s=%d p=%d d=%d format %d relax %d mask %d type %d tf32 %d: "
+        "error %d, off by %.2g of %.2g\n",
+        group, c.lifting ? " lifting" : "", int(c.groups), int(c.in_fields), int(c.out_fields), int(c.height),
+        int(c.width), c.size, int(c.stride), int(c.padding), int(c.dilation), int(c.format), int(c.relax), c.masked,
+        int(type), tf32, int(error), worst, largest);
 }
 
 // One pixel, one tap, irreps of dimension 1, and relaxed weights that are the same for all elements.
@@ -172,9 +174,9 @@ void check_types(const char* group, const Case& c) {
 int main() {
   const Format Rows = Format::Rows, ElementsLast = Format::ElementsLast, FieldsLast = Format::FieldsLast;
   const Case cases[] = {
-      {2, 1, 5, 17, 7, 6, 3, 1, 1, 1, Rows},                                      // several shares
-      {1, 1, 17, 33, 5, 4, 3, 2, 1, 1, FieldsLast, false, Relax::Output},         // wide
-      {1, 2, 8, 16, 5, 6, 2, 1, 1, 1, FieldsLast, false, Relax::Input, true},     // loads of 16 bytes
+      {2, 1, 5, 17, 7, 6, 3, 1, 1, 1, Rows},                                   // several shares
+      {1, 1, 17, 33, 5, 4, 3, 2, 1, 1, FieldsLast, false, Relax::Output},      // wide
+      {1, 2, 8, 16, 5, 6, 2, 1, 1, 1, FieldsLast, false, Relax::Input, true},  // loads of 16 bytes
       {1, 1, 2, 10, 6, 7, 3, 3, 2, 2, ElementsLast, false, Relax::None, true, 2},
       {3, 2, 3, 6, 8, 7, 3, 1, 1, 1, Rows, true, Relax::Output, true},
       {1, 1, 1, 2, 6, 8, 4, 2, 1, 1, FieldsLast, true},
@@ -182,10 +184,10 @@ int main() {
   for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
     for (const Case& c : cases) check_types(group, c);
   const Case once[] = {
-      {0, 1, 2, 3, 4, 4},                                                    // nothing to sum
+      {0, 1, 2, 3, 4, 4},  // nothing to sum
       {0, 1, 2, 3, 4, 4, 3, 1, 1, 1, FieldsLast, true},
-      {1, 1, 1, 1, 1, 1, 1, 1, 0, 1, Rows, false, Relax::None, true},        // the mask's only number is a NaN
-      {1, 3, 1, 1, 3, 9, 5, 1, 2, 1, Rows},                                  // more orbits than warps
+      {1, 1, 1, 1, 1, 1, 1, 1, 0, 1, Rows, false, Relax::None, true},  // the mask's only number is a NaN
+      {1, 3, 1, 1, 3, 9, 5, 1, 2, 1, Rows},                            // more orbits than warps
       {1, 1, 48, 40, 3, 3, 1, 1, 0, 1, FieldsLast, false, Relax::None, false, 8},
       {1, 1, 10, 34, 4, 5, 3, 1, 0, 1, FieldsLast, false, Relax::None, true, 6},  // loads of 4 bytes in 16-bit types
   };
