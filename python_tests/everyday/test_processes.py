@@ -1,5 +1,7 @@
 """Training by two processes: distributed data parallel, and parameters in shards (FSDP2)."""
 
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -56,7 +58,9 @@ def work(rank, folder):
                 results = network.eval()(images()[0]), network(images()[0])
             if rank == 0:
                 torch.save((state, *results), f"{folder}/{way} {algorithm}")
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # PyTorch's threads may still run, and abort a process that takes its leave of them
 
 
 @pytest.fixture(scope="module")
