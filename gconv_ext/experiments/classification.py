@@ -173,10 +173,11 @@ def run(
     )  # fmt: skip
     network = module.model.eval().to(module.trained_on)
     pixels, labels, degrees = next(iter(DataLoader(splits["train"], config.batch_size)))
+    dense = [] if config.model in ("soft-translation", "soft-both") else ["dense"]  # no one filter for all pixels
+    algorithms = dict.fromkeys(["reference", *dense, config.algorithm])
     seconds = runs.step_seconds(
-        config.network, dict.fromkeys(["reference", config.algorithm]), prepared(config, pixels, degrees), labels,
-        module.trained_on, steps=3,
-    )  # fmt: skip
+        config.network, algorithms, prepared(config, pixels, degrees), labels, module.trained_on, steps=3
+    )
     row = {
         "experiment": "classification",
         "name": config.name,
