@@ -3,7 +3,6 @@ natural images (paper 2, Tables 1 and 3; paper 4, Tables 2 to 5, Fig. 5 and 6)."
 
 from __future__ import annotations
 
-import os
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +14,9 @@ from ..data import IMAGE_SETS, SPLITS, ImageFiles, LabelledImages
 from ..errors import InputError
 from ..nn import NonstationaryGroupConv2d, NonstationaryLiftingConv2d
 from ..training import runs
-from ..training.fit import SplitData
 from ..training.results import append_row, versions
 from .continuous import MODELS, NONSTATIONARY, ContinuousClassifier, make_network, subsets
-from .turned_images import PreparesBatches, TurnedImages, accuracies, prepared
+from .turned_images import PreparesBatches, TurnedImages, accuracies, steps_per_second, train, workers
 
 ARCHITECTURES = ("ckresnet", "cnn13")
 GROUPS = {"T2": ("strict", "soft-none", "soft-translation"), "SE2": (*MODELS, *NONSTATIONARY), "E2": tuple(MODELS)}
@@ -164,20 +162,13 @@ def run(
     if resume and (row := runs.finished_row(out / "results.jsonl", config.name, identity)):
         return row
     splits = {split: TurnedImages(config, data, split, config.rotation) for split in SPLITS}
-    workers = 0 if isinstance(data, LabelledImages) else min(8, os.cpu_count())
-    module = runs.train(
-        lambda: _Classifier(config, identity),
-        lambda: SplitData(splits["train"], splits["validation"], config.batch_size, config.seed, workers),
-        out / config.name / "last.ckpt", identity, seed=config.seed, epochs=config.epochs, resume=resume,
-        accelerator=accelerator, processes=processes,
+    module = train(
+        lambda: _Classifier(config, identity), config, data, splits, out / config.name / "last.ckpt", identity,
+        resume=resume, accelerator=accelerator, processes=processes,
     )  # fmt: skip
-    network = module.model.eval().to(module.trained_on)
-    pixels, labels, degrees = next(iter(DataLoader(splits["train"], config.batch_size)))
+    network, test = module.model, DataLoader(splits["test"], 500, num_workers=workers(data))
     dense = [] if config.model in ("soft-translation", "soft-both") else ["dense"]  # no one filter for all pixels
     algorithms = dict.fromkeys(["reference", *dense, config.algorithm])
-    seconds = runs.step_seconds(
-        config.network, algorithms, prepared(config, pixels, degrees), labels, module.trained_on, steps=3
-    )
     row = {
         "experiment": "classification",
         "name": config.name,
@@ -186,11 +177,11 @@ def run(
         "versions": versions(),
         "parameters": runs.count_parameters(network),
         "epochs": module.history,
-        "test_accuracy": accuracies(config, network, DataLoader(splits["test"], 500, num_workers=workers), [None])[0],
+        "test_accuracy": accuracies(config, network, test, [None])[0],
         "subsets": subsets(network),
         "soft_frequencies": _soft_frequencies(network),
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
-        "steps_per_second": {name: 1 / statistics.median(times) for name, times in seconds.items()},
+        "steps_per_second": steps_per_second(config, algorithms, splits["train"], module.trained_on),
     }
     append_row(out / "results.jsonl", row)
     return row

@@ -3,7 +3,6 @@ accuracy on upright and on turned images (its Tables 1 and 2, Fig. 5 and 6) and 
 
 from __future__ import annotations
 
-import os
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +16,11 @@ from ..exactness import exactness
 from ..training import runs
 from ..training.classifier import ImageClassifier
 from ..training.equivariance_callback import EquivarianceErrorPerStage
-from ..training.fit import SplitData
 from ..training.results import append_row, versions
 from .subsampling_config import SubsamplingConfig
-from .turned_images import PreparesBatches, TurnedImages, accuracies, prepared, spread
+from .turned_images import (
+    PreparesBatches, TurnedImages, accuracies, prepared, spread, steps_per_second, train, workers,
+)  # fmt: skip
 
 ERROR_IMAGES = 32  # of the validation split, for the error at every stage
 
@@ -59,35 +59,26 @@ def run(
         return row
     rotations = dict.fromkeys(SPLITS, config.rotation) | {"test": "uniform"}
     splits = {split: TurnedImages(config, data, split, rotation) for split, rotation in rotations.items()}
-    workers = 0 if isinstance(data, LabelledImages) else min(8, os.cpu_count())
     exact = exactness(config.network(), config.size).exact if config.group else None
     callbacks = [EquivarianceErrorPerStage(_first(config, splits["validation"]), config.group)] if config.group else []
-    module = runs.train(
-        lambda: _Classifier(config, identity),
-        lambda: SplitData(splits["train"], splits["validation"], config.batch_size, config.seed, workers),
-        out / config.name / "last.ckpt", identity, seed=config.seed, epochs=config.epochs, resume=resume,
-        accelerator=accelerator, processes=processes, precision=config.precision, callbacks=callbacks,
+    module = train(
+        lambda: _Classifier(config, identity), config, data, splits, out / config.name / "last.ckpt", identity,
+        resume=resume, accelerator=accelerator, processes=processes, precision=config.precision, callbacks=callbacks,
     )  # fmt: skip
-
-    network = module.model.eval().to(module.trained_on)
-    pixels, labels, degrees = next(iter(DataLoader(splits["train"], config.batch_size)))
     algorithms = ["reference", "dense", config.algorithm] if config.group else [config.algorithm]
-    seconds = runs.step_seconds(
-        config.network, algorithms, prepared(config, pixels, degrees), labels, module.trained_on, steps=3
-    )
     row = {
         "experiment": "subsampling",
         "name": config.name,
         "config": identity,
         "data": {"origin": data.origin, **{split: len(splits[split]) for split in SPLITS}},
         "versions": versions(),
-        "parameters": runs.count_parameters(network),
+        "parameters": runs.count_parameters(module.model),
         "exact": exact,
         "epochs": module.history,
-        **_tested(config, network, splits["test"], workers),
+        **_tested(config, module.model, splits["test"], workers(data)),
         "equivariance_errors": callbacks[0].history if callbacks else None,
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
-        "steps_per_second": {name: 1 / statistics.median(times) for name, times in seconds.items()},
+        "steps_per_second": steps_per_second(config, algorithms, splits["train"], module.trained_on),
     }
     append_row(out / "results.jsonl", row)
     return row

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -11,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..data import IMAGE_SETS, SPLITS, CircleCrop, ImageFiles, LabelledImages, biased_angles, rotate, uniform_angles
 from ..errors import InputError
+from ..training import runs
+from ..training.classifier import ImageClassifier
+from ..training.fit import SplitData
 
 
 class ImageSettings(Protocol):
@@ -95,6 +102,34 @@ class PreparesBatches:
             if self.settings.crop_padding or self.settings.flip:
                 x = augmented(self.settings, x)
         return x, labels
+
+
+def workers(data: LabelledImages | ImageFiles) -> int:
+    """How many processes read the images."""
+    return 0 if isinstance(data, LabelledImages) else min(8, os.cpu_count())
+
+
+def train(
+    make_module: Callable[[], ImageClassifier], config, data: LabelledImages | ImageFiles,
+    splits: dict[str, TurnedImages], checkpoint: Path, identity: dict, **options,
+) -> ImageClassifier:  # fmt: skip
+    """runs.train on the splits, with its other options; the network in eval mode, where it was trained."""
+    module = runs.train(
+        make_module,
+        lambda: SplitData(splits["train"], splits["validation"], config.batch_size, config.seed, workers(data)),
+        checkpoint, identity, seed=config.seed, epochs=config.epochs, **options,
+    )  # fmt: skip
+    module.model.eval().to(module.trained_on)
+    return module
+
+
+def steps_per_second(config, algorithms: Iterable[str], train: TurnedImages, device: torch.device) -> dict[str, float]:
+    """Training steps on the first batch, by algorithm; see runs.step_seconds."""
+    pixels, labels, degrees = next(iter(DataLoader(train, config.batch_size)))
+    seconds = runs.step_seconds(
+        config.network, algorithms, prepared(config, pixels, degrees), labels, device, steps=3
+    )
+    return {name: 1 / statistics.median(times) for name, times in seconds.items()}
 
 
 @torch.no_grad()
