@@ -4,7 +4,8 @@
 // Exactness rests on two things here: both rows of an irrep take the same sequence of multiply-adds (for the complex type
 // first against wr, then against wi), and every pixel goes through the same instructions wherever tile borders fall.
 
-constexpr int kMicroTile = 2;                                                      // vectors of pixels
+// Vectors of pixels.
+constexpr int kMicroTile = 2;
 constexpr int max_columns(int dim) { return kAccumulators / (kMicroTile * dim); }  // output fields a micro-kernel
 
 // Where the operands of one micro-kernel lie.

@@ -223,8 +223,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
     }
   }
 
-  // Some steps against all output fields: sums[plane ψ̂[i'][j]][block of steps][output field][step]. The rows of x are read once for each
-  // block of fields, from the first-level cache; those of dy once for all steps.
+  // Some steps against all output fields: sums[plane ψ̂[i'][j]][block of steps][output field][step]. The rows of x are read
+  // once for each block of fields, from the first-level cache; those of dy once for all steps.
   void multiply_steps(const T* dy_hat, const T* forward, int64_t steps, T* sums, LinePrefetch (&prefetch)[2]) const {
     const int64_t fields = s_.out_fields, blocks = blocks_of_fields();
     for (const Irrep& irrep : Group::table.irreps)
