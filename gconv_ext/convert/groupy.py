@@ -70,7 +70,10 @@ def _convolution(module) -> tuple[nn.Module, str]:
         layer.bias.data.copy_(bias.detach().flatten())
         layer.bias.requires_grad_(bias.requires_grad)
     replacement = layer if order is None else ReorderedLayer(layer, order).to(weight.device)
-    error = _difference(copy.deepcopy(module).double(), copy.deepcopy(replacement).double(), weight)
+    try:
+        error = _difference(copy.deepcopy(module).double(), copy.deepcopy(replacement).double(), weight)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as reason:  # another's class of the same name
+        raise NotConverted(f"it does not take GrouPy's maps: {reason}") from None
     if not error < _LARGEST_ERROR:
         raise NotConverted(f"its outputs are not those of GrouPy's layer: they differ by {error:.0e}")
     return replacement, ""

@@ -149,3 +149,18 @@ def test_frozen_and_in_half_precision():
     fast, report = gconv_ext.convert(P4MConvP4M(2, 2, 3).bfloat16().requires_grad_(False))
     assert report.converted
     assert {(p.dtype, p.requires_grad) for p in fast.parameters()} == {(torch.bfloat16, False)}
+
+
+def test_a_class_of_the_same_name_is_kept():
+    class P4ConvZ2(torch.nn.Module):
+        stride, padding, bias = 1, 0, None
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(2, 3, 1, 3, 3))
+
+        def forward(self, x):
+            raise RuntimeError("points expected")
+
+    kept, report = gconv_ext.convert(torch.nn.Sequential(P4ConvZ2()))
+    assert type(kept[0]) is P4ConvZ2 and report.kept[0].note == "it does not take GrouPy's maps: points expected"
