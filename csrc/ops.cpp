@@ -2,6 +2,7 @@
 // gconv_ext/autograd.py the derivatives.
 #include <torch/library.h>
 
+#include "batch_norm.h"
 #include "contract.h"
 #include "expand_filter.h"
 #include "irrep.h"
@@ -28,6 +29,10 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "contract_backward(Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
       "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)");
+  m.def("batch_norm_fprop(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_dgrad(Tensor dy, Tensor x, Tensor mean, Tensor var, Tensor? weight, float eps, bool need_x) "
+      "-> (Tensor dx, Tensor dweight, Tensor dbias)");
   // On GPUs alone.
   m.def(
       "fused_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
@@ -49,6 +54,8 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("irrep_wgrad", &gconv::irrep_wgrad_cpu);
   m.impl("contract_fprop", &gconv::contract_fprop_cpu);
   m.impl("contract_backward", &gconv::contract_backward_cpu);
+  m.impl("batch_norm_fprop", &gconv::batch_norm_fprop_cpu);
+  m.impl("batch_norm_dgrad", &gconv::batch_norm_dgrad_cpu);
 }
 
 #ifdef GCONV_CUDA

@@ -226,7 +226,7 @@ def irrep_cost(call: Convolution) -> float:
     return cost
 
 
-def _forward_mode() -> bool:
+def forward_mode() -> bool:
     """Whether forward-mode derivatives are being taken.  The compiled ops have none: torch.compile does not capture a
     Function that defines jvp."""
     return not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
@@ -240,7 +240,7 @@ def choose(call: Convolution) -> Explanation:
     not_named = {name: "its kernels were not measured on a GPU; ask for it by name" for name in ("fused", "irrep")}
     rejected = {"reference": "the same as dense, with the filter expanded step by step in PyTorch"}
     dense = "one compiled pass expands the filter, PyTorch convolves with it"
-    if _forward_mode():
+    if forward_mode():
         others = dict.fromkeys(("dense", *not_named), "its derivatives are those of reverse mode")
         return Explanation("reference", "PyTorch's forward-mode derivatives", others)
     if why_not := _SUPPORT["dense"](call.weight).why_not:
@@ -278,7 +278,7 @@ def contraction_kernels(algorithm: str, weight: Tensor) -> str:
     if algorithm not in CONTRACTION_ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, CONTRACTION_ALGORITHMS))}, got {algorithm!r}")
     if algorithm == "auto":
-        algorithm = "reference" if _forward_mode() else "contract"
+        algorithm = "reference" if forward_mode() else "contract"
     return _kernels(algorithm, _CONTRACTION_SUPPORT[algorithm](weight))
 
 
@@ -299,7 +299,7 @@ def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
     """Applies the adjoint of a strict group convolution to x, a map of the size of its result, and adds the bias, one
     number for each of the call's input fields.  Of call.x the shape counts alone."""
     even = call.weight.shape[-1] % 2 == 0
-    by_phases = even and max(call.stride) > 1 and not _forward_mode()
+    by_phases = even and max(call.stride) > 1 and not forward_mode()
     if algorithm == "auto" and by_phases and not _SUPPORT["dense"](call.weight).why_not:
         algorithm = "dense"  # the taps of an orbit meet different phases of the stride: irrep would multiply zeros
     algorithm, family = _resolve(call, algorithm)

@@ -48,9 +48,15 @@ def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
     tensors = [weight] if relaxed_weight is None else [weight, relaxed_weight]
     return (
         weight.device.type == "cpu"
-        and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        # Transforms, fake tensors and other subclasses have no contents to compare.
+        and plain(*tensors)
+    )
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether these are tensors with contents, seen by Python as they are: not traced, transformed, fake or of a subclass."""
+    return (
+        not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
         and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
         and not torch._C._len_torch_dispatch_stack()

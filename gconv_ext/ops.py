@@ -16,6 +16,7 @@ _COMPILED_OPS = (
     "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
     "fused_fprop", "fused_dgrad", "fused_wgrad",
     "contract_fprop", "contract_backward",
+    "batch_norm_fprop", "batch_norm_dgrad",
 )  # fmt: skip
 
 
@@ -143,6 +144,18 @@ def contract_backward(
     return getattr(torch.ops.gconv_ext, f"{kernels}_backward")(dy, x, hidden, weight, stride, padding, output_mask)
 
 
+def batch_norm_fprop(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The op gconv_ext::batch_norm_fprop: (y, mean, var), shapes as in batch_norm.py.  No derivative."""
+    return torch.ops.gconv_ext.batch_norm_fprop(x, weight, bias, eps)
+
+
+def batch_norm_dgrad(
+    dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float, need_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op gconv_ext::batch_norm_dgrad: the gradients to x (of shape [0] where it is not needed), weight and bias."""
+    return torch.ops.gconv_ext.batch_norm_dgrad(dy, x, mean, var, weight, eps, need_x)
+
+
 def lies_in_rows(map: Tensor) -> bool:
     """Whether a map [B, C, (|P|,) H, W] lies as rows of pixels, not as pixels of numbers, as csrc/irrep_checks.h sees it."""
     field, column = map.stride(1), map.stride(-1)
@@ -183,6 +196,14 @@ def _fake_contract_fprop(x, hidden, weight, stride, padding):
 
 def _fake_contract_backward(dy, x, hidden, weight, stride, padding, output_mask):
     return tuple(like.new_empty(like.shape if needed else (0,)) for like, needed in zip((x, hidden, weight), output_mask))
+
+
+def _fake_batch_norm_fprop(x, weight, bias, eps):
+    return x.new_empty(x.shape), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
+
+
+def _fake_batch_norm_dgrad(dy, x, mean, var, weight, eps, need_x):
+    return x.new_empty(x.shape if need_x else (0,)), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
 
 
 def _fake_fprop(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
@@ -246,6 +267,8 @@ _FAKES = {
     "triton_contract_fprop": _fake_contract_fprop,
     "contract_backward": _fake_contract_backward,
     "triton_contract_backward": _fake_contract_backward,
+    "batch_norm_fprop": _fake_batch_norm_fprop,
+    "batch_norm_dgrad": _fake_batch_norm_dgrad,
     "fprop": _fake_fprop,
     "dgrad": _fake_dgrad,
     "wgrad": _fake_wgrad,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .. import batch_norm
 from ..checks import check_positive, check_tensor
 from ..ops import lies_in_rows
 from .sums import element_sum, plane_sum, widened
@@ -17,17 +18,37 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 
         y[b, c, h, p] = (x[b, c, h, p] − mean_c) / sqrt(var_c + eps) · weight[c] + bias[c]
 
-    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.
+    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.  Training on the CPU
+    in float32 and float64 goes through kernels of this package, everything else through PyTorch's.
 
     Args: num_features counts fields; the others as for torch.nn.BatchNorm2d.
 
     Shapes: [B, C, |P|, H, W] -> the same.
+
+    Raises:
+        ValueError: x has another number of dimensions or of fields, or in training one number a field.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
+        if not lies_in_rows(x):
+            return super().forward(x)
+        of_batch = self.training or self.running_mean is None
+        if of_batch and batch_norm.has_kernels(x, self.weight, self.bias, self.running_mean, self.running_var):
+            y, mean, var = batch_norm.normalise(x, self.weight, self.bias, self.eps)
+            if self.training and self.track_running_stats:
+                self._track(mean, var, x.numel() // x.shape[1])
+            return y
         # PyTorch rounds otherwise where rows and columns have changed places in memory alone, as in a turned view.
-        return super().forward(x.contiguous() if lies_in_rows(x) else x)
+        return super().forward(x.contiguous())
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Into the running statistics, as PyTorch does: the variance without bias."""
+        self.num_batches_tracked.add_(1)
+        factor = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, factor)
+        self.running_var.lerp_(var * (count / (count - 1)), factor)
 
 
 class _SampleNorm2d(nn.Module):

@@ -27,8 +27,8 @@ def resident():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read where Linux tells it")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_many_calls_leave_memory_flat(algorithm):
-    """2,000 times three calls: with gradients, without (where results are kept with the weights), and with weights of
-    its own, which must take what is kept of them along.  A map leaked each time would be 125 MiB, a filter 18 MiB."""
+    """3,400 times three calls: with gradients, without (where results are kept with the weights), and with weights of
+    its own, which must take what is kept of them along.  A map leaked each time would be 210 MiB, a filter 31 MiB."""
     layer, x = nn.GroupConv2d(4, 4, 3, padding=1, algorithm=algorithm), torch.randn(1, 4, 4, 32, 32)
 
     def call():
@@ -46,7 +46,7 @@ def test_many_calls_leave_memory_flat(algorithm):
         return resident() - before
 
     grown(300)
-    assert grown(2000) < 4 << 20
+    assert grown(3400) < 4 << 20
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -1,0 +1,75 @@
+"""Batch normalisation with the statistics of the batch, as a training step takes it, by kernels for the CPU.
+
+    y = (x − mean) · weight / sqrt(var + eps) + bias
+
+over all but the fields of x [B, C, |P|, H, W].  PyTorch's own adds number by number in float64, which takes as long as a
+convolution by the irrep algorithm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .algorithms import forward_mode
+from .kept import plain
+
+_ALL_BUT_FIELDS = (0, 2, 3, 4)
+
+
+def has_kernels(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether `normalise` takes x, and parameters and running statistics, some of them None."""
+    given = [tensor for tensor in others if tensor is not None]
+    return (
+        ops.is_compiled("batch_norm_fprop", x.device)
+        and x.dtype in (torch.float32, torch.float64)
+        and all(other.dtype == x.dtype and other.device == x.device and other.shape == x.shape[1:2] for other in given)
+        and x.numel() > x.shape[1]
+        and plain(x, *given)
+        and not forward_mode()
+    )
+
+
+def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The equation above, differentiable to every order.
+
+    Returns:
+        (y, mean, var): the last two [C], without derivatives; var over all numbers of a field, not over one less.
+    """
+    return _BatchNorm.apply(x, weight, bias, eps)
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        y, mean, var = ops.batch_norm_fprop(x, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, var)
+        ctx.set_materialize_grads(False)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, dy, _mean, _var):
+        if dy is None:
+            return None, None, None, None
+        x, weight, mean, var = ctx.saved_tensors
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            dx, dweight, dbias = _differentiable_dgrad(dy, x, weight, ctx.eps)
+        else:
+            dx, dweight, dbias = ops.batch_norm_dgrad(dy, x, mean, var, weight, ctx.eps, need_x)
+        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None, None
+
+
+def _differentiable_dgrad(dy: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The three gradients by PyTorch's functions, as functions of dy, x and weight: for derivatives of higher order."""
+    centred = x - x.mean(_ALL_BUT_FIELDS, keepdim=True)
+    invstd = (centred.square().mean(_ALL_BUT_FIELDS, keepdim=True) + eps).rsqrt()
+    normalised = centred * invstd
+    product = dy * normalised
+    dx = (dy - dy.mean(_ALL_BUT_FIELDS, keepdim=True) - normalised * product.mean(_ALL_BUT_FIELDS, keepdim=True)) * invstd
+    if weight is not None:
+        dx = dx * weight[:, None, None, None]
+    return dx, product.sum(_ALL_BUT_FIELDS), dy.sum(_ALL_BUT_FIELDS)
