@@ -22,7 +22,8 @@ def add_commands(commands) -> None:
     reproduce.add_argument("--list", action="store_true", help="list the targets, and how many runs each has at this scale")
     reproduce.add_argument(
         "--scale", type=float, default=1.0, metavar="S",
-        help="0 < S ≤ 1: training images, epochs, seeds and batches (not below 16) are each multiplied by it, and rounded up",
+        help="0 < S ≤ 1: training images, epochs, seeds and batches (not below 16) are each multiplied by it, and rounded up, "
+        "learning rates by the square root of the batch's factor",
     )  # fmt: skip
     reproduce.add_argument("--seeds", type=int, metavar="N", help="this many, whatever the scale")
     reproduce.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, each with its share of threads")

@@ -156,7 +156,9 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
         target: of load_target.
         images: how many there are in the training split; settings may ask for fewer.
         scale: factor of training images (at least one batch), epochs, seeds and batch size (at least 16), each rounded
-            up.  Were batches left as they are, the steps of a training would shrink with the square of the scale.
+            up.  Were batches left as they are, the steps of a training would shrink with the square of the scale.  The
+            learning rate is multiplied by the square root of the batch's factor, as suits Adam, whose step does not shrink
+            with the gradient's noise.
         seeds: how many, in place of scale · target.seeds.
 
     Raises:
@@ -172,6 +174,7 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
         if experiment.images:
             full, batch = min(images, settings.get(experiment.images, images)), settings["batch_size"]
             scaled["batch_size"] = max(shrunk(batch, scale), min(batch, SMALLEST_BATCH))
+            scaled["lr"] = settings["lr"] * math.sqrt(scaled["batch_size"] / batch)
             scaled[experiment.images] = max(shrunk(full, scale), scaled["batch_size"])
         runs.append(Run(settings, config(**settings | scaled | {"seed": seed})))
     return runs

@@ -25,6 +25,7 @@ def test_every_file_is_accepted(name, scale):
             full = run.settings.get(experiment.images, 55_000)
             batch = max(shrunk(run.settings["batch_size"], scale), 16)
             assert run.config.batch_size == batch
+            assert run.config.lr == pytest.approx(run.settings["lr"] * (batch / run.settings["batch_size"]) ** 0.5)
             assert getattr(run.config, experiment.images) == max(shrunk(full, scale), batch)
     if target.results:  # some of its runs are another target's
         other = expand(load_target(target.results), 55_000, scale=scale)
