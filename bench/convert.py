@@ -59,11 +59,12 @@ class SteerableCNN(nn.Module):
 
 class WideResNet(nn.Module):
     """A pre-activation wide ResNet (Zagoruyko & Komodakis 2016) of regular fields on 32 x 32 pixels: a 3 x 3 convolution
-    and three stages of `blocks` blocks, the second and third at half the size, with as many channels for each group."""
+    and three stages of `blocks` blocks, the second and third at half the size.  As in escnn's example, the network has as
+    many parameters as a plain one of `planes` channels: planes / sqrt(|G|) fields."""
 
     channels, size = 3, 32
 
-    def __init__(self, group: str, channels: tuple[int, ...] = (128, 256, 512), blocks: int = 1):
+    def __init__(self, group: str, planes: tuple[int, ...] = (64, 128, 256), blocks: int = 1):
         from escnn import gspaces
         from escnn import nn as enn
 
@@ -72,7 +73,7 @@ class WideResNet(nn.Module):
         space = gspaces.rot2dOnR2(order) if group[0] == "C" else gspaces.flipRot2dOnR2(order)
         self.wrap, self.image = enn.GeometricTensor, enn.FieldType(space, self.channels * [space.trivial_repr])
         regular = space.regular_repr
-        types = [enn.FieldType(space, count // regular.size * [regular]) for count in (channels[0], *channels)]
+        types = [enn.FieldType(space, int(n / regular.size**0.5) * [regular]) for n in (planes[0], *planes)]
         self.stem = enn.R2Conv(self.image, types[0], 3, padding=1, bias=False)
         self.blocks = nn.Sequential(*(
             _Block(enn, types[stage if block == 0 else stage + 1], types[stage + 1], 2 if stage and block == 0 else 1)

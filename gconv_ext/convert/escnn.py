@@ -57,7 +57,9 @@ class GeometricLayer(nn.Module):
             raise ValueError("x must lie on a pixel grid, got points with coordinates")
         y = x.tensor if self.in_order is None else x.tensor.index_select(1, self.in_order)
         y = self.layer(y if self.elements is None else y.unflatten(1, (-1, self.elements)))
-        y = y.flatten(1, 2) if y.dim() == 5 else y
+        if y.dim() == 5:
+            # Not flatten: were this a view to autograd, a ReLU in place after it would copy whole maps and gradients.
+            y = torch.ops.aten._unsafe_view(y, (y.shape[0], y.shape[1] * y.shape[2], *y.shape[3:]))
         return type(x)(y if self.out_order is None else y.index_select(1, self.out_order), self.out_type)
 
 

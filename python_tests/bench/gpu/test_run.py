@@ -56,7 +56,7 @@ def test_layers(case, pass_, dtype, compiled_only):
     ours = {f"irrep {last[0]}", f"dense {last[0]}", "irrep", "dense", "dense channels_last"}
     timed = {row["contender"]: row for row in rows if "us" in row}
     compiled = {name for name in timed if name.startswith("compiled")}
-    assert set(timed) - compiled == ours | {"conv2d", "conv2d channels_last"}
+    assert set(timed) - compiled - {"escnn"} == ours | {"conv2d", "conv2d channels_last"}  # escnn where it is installed
     assert len(compiled) == 2 and sum("conv2d" in name for name in compiled) == 1
     for name, row in timed.items():
         assert row["is_peer"] == ("conv2d" in name) and row["us"] > 0 and row["rounds"] == 2 and "eager_us" not in row
