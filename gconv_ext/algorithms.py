@@ -31,7 +31,7 @@ class Convolution(NamedTuple):
         return self.x.dim() == 4
 
     @property
-    def planar_options(self) -> tuple:
+    def planar_options(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
         """(stride, padding, dilation, groups), as torch.nn.functional.conv2d takes them."""
         return self.stride, self.padding, self.dilation, self.groups
 
@@ -217,7 +217,7 @@ def irrep_cost(call: Convolution) -> float:
     products = banks * _IRREP_PRODUCTS[call.group.name] * s.out_fields
     products += (banks if call.relax_on == "input" else 1) * _BUTTERFLIES[call.group.name]
     cost = orbits * s.in_fields * products * idle + (_ROWS if s.rows else _LAST) * (s.read + s.written)
-    tensors = (call.x, call.weight, *([call.relaxed_weight] if relaxed else []))
+    tensors = [tensor for tensor in (call.x, call.weight, call.relaxed_weight) if tensor is not None]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         # dgrad of a strided convolution reads zeros for some elements of an orbit and multiplies them.
         cost *= 1.25 if call.x.requires_grad and max(call.stride) > 1 else 1
@@ -303,7 +303,7 @@ def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
     if algorithm == "auto" and by_phases and not _SUPPORT["dense"](call.weight).why_not:
         algorithm = "dense"  # the taps of an orbit meet different phases of the stride: irrep would multiply zeros
     algorithm, family = _resolve(call, algorithm)
-    size = tuple(call.x.shape[-2:])
+    size = (call.x.shape[-2], call.x.shape[-1])
     if family:
         options = autograd.ConvOptions(family, call.group.name, call.relax_on, *call.planar_options)
         y = kernels.conv_transpose2d(x, call.weight, size, options)

@@ -16,7 +16,7 @@ A convolution y = fprop(x, ψ, w), by the kernels of any family of ops.py, likew
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,16 +31,16 @@ class ExpandFilter(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight, relaxed_weight, group, relax_on):
+    def forward(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str) -> Tensor:
         return ops.expand_filter(weight, relaxed_weight, group, relax_on)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         weight, relaxed_weight, ctx.group, ctx.relax_on = inputs
         ctx.save_for_backward(weight, relaxed_weight)
 
     @staticmethod
-    def backward(ctx, grad_filter):
+    def backward(ctx: Any, grad_filter: Tensor) -> tuple[Tensor | None, ...]:
         weight, relaxed_weight = ctx.saved_tensors
         mask = ctx.needs_input_grad[:2]
         grads = ExpandFilterBackward.apply(grad_filter, weight, relaxed_weight, ctx.group, ctx.relax_on, *mask)
@@ -53,18 +53,21 @@ class ExpandFilterBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad_filter, weight, relaxed_weight, group, relax_on, need_weight, need_relaxed_weight):
+    def forward(
+        grad_filter: Tensor, weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str,
+        need_weight: bool, need_relaxed_weight: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         return ops.expand_filter_backward(
             grad_filter, weight, relaxed_weight, group, relax_on, [need_weight, need_relaxed_weight]
         )
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         grad_filter, weight, relaxed_weight, ctx.group, ctx.relax_on, *ctx.mask = inputs
         ctx.save_for_backward(grad_filter, weight, relaxed_weight)
 
     @staticmethod
-    def backward(ctx, grad_a: Tensor, grad_b: Tensor):
+    def backward(ctx: Any, grad_a: Tensor, grad_b: Tensor) -> tuple[Tensor | None, ...]:
         grad_filter, weight, relaxed_weight = ctx.saved_tensors
         options = (ctx.group, ctx.relax_on)
         # grad_a has the shape of ψ and grad_b that of w: they take the places of ψ and w in E, A and B.
@@ -118,17 +121,21 @@ class Fprop(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, weight, relaxed_weight, bias, transformed, relu, kernels, group, relax_on, stride, padding, dilation, groups):
+    def forward(
+        x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed: Tensor | None,
+        relu: bool, kernels: str, group: str, relax_on: str, stride: tuple[int, int], padding: tuple[int, int],
+        dilation: tuple[int, int], groups: int,
+    ) -> Tensor:  # fmt: skip
         options = (group, relax_on, stride, padding, dilation, groups, relu)
         return ops.fprop(kernels, x, weight, relaxed_weight, bias, transformed, *options)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, relaxed_weight, _, _, ctx.relu, *ctx.options = inputs
         ctx.save_for_backward(x, weight, relaxed_weight, output if ctx.relu else None)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, relaxed_weight, y = ctx.saved_tensors
         need_x, need_weight, need_relaxed_weight, need_bias = ctx.needs_input_grad[:4]
         if need_relaxed_weight or need_bias:  # else dgrad and wgrad mask dy while they read it
@@ -146,17 +153,21 @@ class Dgrad(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, weight, relaxed_weight, activated, input_size, kernels, group, relax_on, stride, padding, dilation, groups):
+    def forward(
+        dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None,
+        input_size: tuple[int, int], kernels: str, group: str, relax_on: str, stride: tuple[int, int],
+        padding: tuple[int, int], dilation: tuple[int, int], groups: int,
+    ) -> Tensor:  # fmt: skip
         options = (group, relax_on, input_size, stride, padding, dilation, groups)
         return ops.dgrad(kernels, dy, weight, relaxed_weight, activated, *options)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         dy, weight, relaxed_weight, activated, _, *ctx.options = inputs
         ctx.save_for_backward(dy, weight, relaxed_weight, activated)
 
     @staticmethod
-    def backward(ctx, grad_dx):
+    def backward(ctx: Any, grad_dx: Tensor) -> tuple[Tensor | None, ...]:
         dy, weight, relaxed_weight, activated = ctx.saved_tensors
         need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_dy = d_weight = d_relaxed_weight = None
@@ -176,17 +187,21 @@ class Wgrad(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, dy, relaxed_weight, activated, kernel_size, kernels, group, relax_on, stride, padding, dilation, groups):
+    def forward(
+        x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, kernel_size: int, kernels: str,
+        group: str, relax_on: str, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int],
+        groups: int,
+    ) -> Tensor:  # fmt: skip
         options = (group, relax_on, kernel_size, stride, padding, dilation, groups)
         return ops.wgrad(kernels, x, dy, relaxed_weight, activated, *options)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, dy, relaxed_weight, activated, _, *ctx.options = inputs
         ctx.save_for_backward(x, dy, relaxed_weight, activated)
 
     @staticmethod
-    def backward(ctx, grad_weight):
+    def backward(ctx: Any, grad_weight: Tensor) -> tuple[Tensor | None, ...]:
         x, dy, relaxed_weight, activated = ctx.saved_tensors
         need_x, need_dy, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_x = d_dy = d_relaxed_weight = None
@@ -205,8 +220,9 @@ def _masked(dy: Tensor, activated: Tensor | None) -> Tensor:
 
 
 def dgrad(
-    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, input_size: tuple[int, int], *options
-) -> Tensor:
+    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, input_size: tuple[int, int],
+    *options: Any,
+) -> Tensor:  # fmt: skip
     """dgrad of a lifting or group convolution, differentiable; `activated` as in Dgrad.
 
     The gradient to an image has no group axis for the irreps to act on, so there the dense form is as short as any.
@@ -223,7 +239,7 @@ def dgrad(
     return F.conv_transpose2d(dy.flatten(1, 2), filter, None, stride, padding, missing, groups, dilation)
 
 
-def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
+def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options: Any) -> Tensor:
     """Gradient of <fprop(x, ψ, w), dy> to the relaxed weights w [L, |P|], differentiable.
 
     On the output it is Σ dy · fprop(x, ψ_l), on the input Σ x · dgrad(dy, ψ_l): a strict convolution in which the L banks lie
@@ -235,7 +251,7 @@ def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options) -> Tensor:
         x, weight, dy = x.float(), weight.float(), dy.float()
     if relax_on == "input":
         weight = weight.movedim(0, 1).flatten(1, 2)
-        by_bank = dgrad(dy, weight, None, None, tuple(x.shape[-2:]), *options).unflatten(1, (groups, banks, -1))
+        by_bank = dgrad(dy, weight, None, None, (x.shape[-2], x.shape[-1]), *options).unflatten(1, (groups, banks, -1))
         product = by_bank * x.unflatten(1, (groups, 1, -1))
     else:
         # [L, groups · O', …] -> [groups · L · O', …]: the banks of a block of fields stay in their block.

@@ -8,6 +8,8 @@ convolution by the irrep algorithm.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,9 @@ def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float)
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, eps):
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         y, mean, var = ops.batch_norm_fprop(x, weight, bias, eps)
         ctx.save_for_backward(x, weight, mean, var)
         ctx.eps = eps
@@ -51,7 +55,7 @@ class _BatchNorm(torch.autograd.Function):
         return y, mean, var
 
     @staticmethod
-    def backward(ctx, dy, _mean, _var):
+    def backward(ctx: Any, dy: Tensor | None, _mean: None, _var: None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return None, None, None, None
         x, weight, mean, var = ctx.saved_tensors

@@ -13,7 +13,7 @@ ACTIVATIONS = (None, "relu")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def check_tensor(name: str, tensor, dim: int, layout: str) -> None:
+def check_tensor(name: str, tensor: object, dim: int, layout: str) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}")
     if tensor.layout != torch.strided or tensor.is_nested:
@@ -26,15 +26,16 @@ def check_tensor(name: str, tensor, dim: int, layout: str) -> None:
         raise TypeError(f"{name} must have a real floating-point dtype, got {tensor.dtype}{instead}")
     if tensor.dtype.itemsize < 2:
         raise TypeError(f"{name} must have a floating-point dtype of at least 16 bits, got {tensor.dtype}")
+    return tensor
 
 
-def check_image(x, channels: int) -> None:
+def check_image(x: Tensor, channels: int) -> None:
     check_tensor("x", x, 4, "[B, C, H, W]")
     if x.shape[1] != channels:
         raise ValueError(f"x must have {channels} channels in [B, C, H, W], got shape {tuple(x.shape)}")
 
 
-def check_positive(name: str, value) -> int:
+def check_positive(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < 1:
@@ -42,7 +43,7 @@ def check_positive(name: str, value) -> int:
     return value
 
 
-def as_pair(name: str, value, minimum: int, group: PointGroup) -> tuple[int, int]:
+def as_pair(name: str, value: object, minimum: int, group: PointGroup) -> tuple[int, int]:
     """`value` as (rows, columns).  A group with quarter turns needs both the same."""
     pair = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(pair, (tuple, list)) or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
@@ -70,14 +71,15 @@ def check_relax_on(relax_on: str, lifting: bool) -> None:
         )
 
 
-def check_activation(activation) -> None:
+def check_activation(activation: object) -> None:
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be None or 'relu', got {activation!r}")
 
 
 def check_filter_bank(
-    weight, relaxed_weight, group: PointGroup, lifting: bool, relaxed: bool, layout: str | None = None
-) -> None:
+    weight: Tensor, relaxed_weight: Tensor | None, group: PointGroup, lifting: bool, relaxed: bool,
+    layout: str | None = None,
+) -> None:  # fmt: skip
     layout = layout or f"[{'L, ' if relaxed else ''}C_out, C_in, {'' if lifting else '|P|, '}k, k]"
     dim = 4 + relaxed + (not lifting)
     check_tensor("weight", weight, dim, layout)
@@ -91,7 +93,7 @@ def check_filter_bank(
     if weight.shape[-1] != weight.shape[-2] or weight.shape[-1] < 1:
         raise ValueError(f"weight must have a square kernel k x k in {layout}, got shape {tuple(weight.shape)}")
     if relaxed:
-        check_tensor("relaxed_weight", relaxed_weight, 2, "[L, |P|]")
+        relaxed_weight = check_tensor("relaxed_weight", relaxed_weight, 2, "[L, |P|]")
         expected = (weight.shape[0], group.order)
         if tuple(relaxed_weight.shape) != expected:
             raise ValueError(
@@ -108,7 +110,10 @@ def check_like(name: str, tensor: Tensor, other_name: str, other: Tensor, autoca
         raise TypeError(f"{name} must have {other_name}'s dtype {other.dtype}, got {tensor.dtype}")
 
 
-def check_convolution(x, weight: Tensor, bias, group: PointGroup, lifting: bool, stride, padding, dilation, groups) -> None:
+def check_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, group: PointGroup, lifting: bool, stride: tuple[int, int],
+    padding: tuple[int, int], dilation: tuple[int, int], groups: int,
+) -> None:  # fmt: skip
     """x, bias and the sizes, once the filter bank itself is known to be right."""
     _check_map(x, weight, group, lifting)
     check_positive("groups", groups)
@@ -133,8 +138,9 @@ def check_convolution(x, weight: Tensor, bias, group: PointGroup, lifting: bool,
 
 
 def check_transposed_convolution(
-    x, weight: Tensor, bias, group: PointGroup, stride, padding, output_padding, dilation, groups
-) -> tuple[int, int]:
+    x: Tensor, weight: Tensor, bias: Tensor | None, group: PointGroup, stride: tuple[int, int],
+    padding: tuple[int, int], output_padding: tuple[int, int], dilation: tuple[int, int], groups: int,
+) -> tuple[int, int]:  # fmt: skip
     """x, bias and the sizes of a transposed convolution, as check_convolution; (H', W') of the result."""
     _check_map(x, weight, group, lifting=False)
     check_positive("groups", groups)
@@ -144,14 +150,14 @@ def check_transposed_convolution(
         raise ValueError(f"x must have C_in = {weight.shape[0]} fields, as weight, got shape {tuple(x.shape)}")
     _check_bias(bias, weight, weight.shape[1] * groups)
     check_output_padding(output_padding, stride)
-    size = tuple(
+    height, width = (
         (n - 1) * s - 2 * p + d * (weight.shape[-1] - 1) + 1 + extra
         for n, s, p, d, extra in zip(x.shape[-2:], stride, padding, dilation, output_padding)
     )
-    if min(size) < 1 or min(x.shape[-2:]) < 1:
+    if min(height, width) < 1 or min(x.shape[-2:]) < 1:
         given = f"{x.shape[-2]} x {x.shape[-1]} with padding {padding}"
-        raise ValueError(f"x is too small: {given} gives {size[0]} x {size[1]}")
-    return size
+        raise ValueError(f"x is too small: {given} gives {height} x {width}")
+    return height, width
 
 
 def check_output_padding(output_padding: tuple[int, int], stride: tuple[int, int]) -> None:
@@ -159,7 +165,7 @@ def check_output_padding(output_padding: tuple[int, int], stride: tuple[int, int
         raise ValueError(f"output_padding must be less than the stride {stride}, got {output_padding}")
 
 
-def _check_map(x, weight: Tensor, group: PointGroup, lifting: bool) -> None:
+def _check_map(x: Tensor, weight: Tensor, group: PointGroup, lifting: bool) -> None:
     check_tensor("x", x, 4 if lifting else 5, "[B, C_in, H, W]" if lifting else "[B, C_in, |P|, H, W]")
     if not lifting and x.shape[2] != group.order:
         raise ValueError(
@@ -169,7 +175,7 @@ def _check_map(x, weight: Tensor, group: PointGroup, lifting: bool) -> None:
     check_like("x", x, "weight", weight, autocast_casts=True)
 
 
-def _check_bias(bias, weight: Tensor, out_fields: int) -> None:
+def _check_bias(bias: Tensor | None, weight: Tensor, out_fields: int) -> None:
     if bias is None:
         return
     check_tensor("bias", bias, 1, "[C_out]")

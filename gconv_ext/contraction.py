@@ -18,6 +18,7 @@ y is linear in x, hidden and weight, so that derivatives of every order are made
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,16 +45,16 @@ class Contract(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, hidden, weight, stride, padding, kernels):
+    def forward(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, kernels: str) -> Tensor:
         return ops.contract_fprop(kernels, x, hidden, weight, stride, padding)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, hidden, weight, *ctx.options = inputs
         ctx.save_for_backward(x, hidden, weight)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         mask = ctx.needs_input_grad[:3]
         grads = ContractBackward.apply(dy, *ctx.saved_tensors, *ctx.options, *mask)
         return *(grad if needed else None for grad, needed in zip(grads, mask)), None, None, None
@@ -66,25 +67,29 @@ class ContractBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(dy, x, hidden, weight, stride, padding, kernels, need_x, need_hidden, need_weight):
+    def forward(
+        dy: Tensor, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, kernels: str, need_x: bool,
+        need_hidden: bool, need_weight: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         return ops.contract_backward(
             kernels, dy, x, hidden, weight, stride, padding, [need_x, need_hidden, need_weight]
         )
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         dy, x, hidden, weight, *ctx.options = inputs
         ctx.options, ctx.mask = ctx.options[:3], ctx.options[3:]
         ctx.save_for_backward(dy, x, hidden, weight)
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # <dy, y(x, hidden, weight)> is linear in all four: each gradient takes the place of what it is the gradient to.
         dy, *arguments = ctx.saved_tensors
         sums: list[Tensor | None] = [None] * 4
 
-        def add(index, term):
-            sums[index] = term if sums[index] is None else sums[index] + term
+        def add(index: int, term: Tensor) -> None:
+            before = sums[index]
+            sums[index] = term if before is None else before + term
 
         for place in range(3):
             if not ctx.mask[place]:

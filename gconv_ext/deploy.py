@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +16,7 @@ from .models.layers import StagedCNN
 from .models.noise import _NoiseCNN
 from .nn.conv import _Conv2d
 from .nn.norm import _SampleNorm2d
-from .nn.pooling import _SpatialPool2d
+from .nn.pooling import _Reduce, _SpatialPool2d
 
 
 def to_conv2d(model: nn.Module) -> nn.Module:
@@ -61,27 +62,30 @@ def _plain(module: nn.Module, name: str, done: dict[nn.Module, nn.Module]) -> nn
 
 def _rule(module: nn.Module, name: str) -> Callable[[nn.Module], nn.Module] | None:
     """The one for the module's class; None for a module that is not ours."""
-    known = next((kind for kind in type(module).__mro__ if kind in _RULES), None)
-    ours = any(kind.__module__.startswith("gconv_ext.nn.") for kind in type(module).__mro__)
-    if known is None and not ours:
-        return None
-    why = None
+
+    def refusal(why: str) -> ValueError:
+        where = f"{name or 'model'} ({type(module).__name__})"
+        return ValueError(f"model has a layer that cannot be copied: {where}: {why}")
+
+    kinds = [kind for kind in type(module).__mro__ if issubclass(kind, nn.Module)]
+    known = next((kind for kind in kinds if kind in _RULES), None)
     if known is None:
-        why = "it has no form as planar convolutions"
-    elif isinstance(_RULES[known], str):
-        why = _RULES[known]
-    elif type(module).forward is not known.forward:
-        why = f"its class has a forward other than {known.__name__}'s"
-    elif module._forward_hooks or module._forward_pre_hooks:
-        why = "it has forward hooks, which the copy would not run"
-    elif getattr(module, "soft_translation", False):
-        why = f"with soft={module.soft!r} its filter differs at every pixel"
-    if why:
-        raise ValueError(f"model has a layer that cannot be copied: {name or 'model'} ({type(module).__name__}): {why}")
-    return _RULES[known]
+        if any(kind.__module__.startswith("gconv_ext.nn.") for kind in type(module).__mro__):
+            raise refusal("it has no form as planar convolutions")
+        return None
+    rule = _RULES[known]
+    if isinstance(rule, str):
+        raise refusal(rule)
+    if type(module).forward is not known.forward:
+        raise refusal(f"its class has a forward other than {known.__name__}'s")
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise refusal("it has forward hooks, which the copy would not run")
+    if getattr(module, "soft_translation", False):
+        raise refusal(f"with soft={module.soft!r} its filter differs at every pixel")
+    return rule
 
 
-def _traced(root: nn.Module | Callable) -> nn.Module:
+def _traced(root: nn.Module | Callable[[Tensor], Tensor]) -> nn.Module:
     """A module that does what a function does, or the forward of a module with its layers, which are plain by now."""
     module = fx.symbolic_trace(root)
     for node in module.graph.nodes:
@@ -90,7 +94,10 @@ def _traced(root: nn.Module | Callable) -> nn.Module:
     return module
 
 
-def _conv2d(kind: type, filter: Tensor, bias: Tensor | None, order: int, groups: int, **options) -> nn.Module:
+def _conv2d(
+    kind: type[nn.Conv2d | nn.ConvTranspose2d], filter: Tensor, bias: Tensor | None, order: int, groups: int,
+    **options: Any,
+) -> nn.Module:  # fmt: skip
     """nn.Conv2d or nn.ConvTranspose2d with that filter, and a bias for each field of `order` channels."""
     first, second = filter.shape[0], filter.shape[1] * groups
     channels = (second, first) if kind is nn.Conv2d else (first, second)
@@ -104,17 +111,19 @@ def _conv2d(kind: type, filter: Tensor, bias: Tensor | None, order: int, groups:
 
 def _on_planes(conv: nn.Module, fields: int, order: int, *, lifting: bool, activation: str | None = None) -> nn.Module:
     """`conv` with fields and elements as its channels."""
-    parts = [] if lifting else [nn.Flatten(1, 2)]
+    parts: list[nn.Module] = [] if lifting else [nn.Flatten(1, 2)]
     parts += [conv, nn.Unflatten(1, (fields, order))]
     return nn.Sequential(*parts, *([nn.ReLU()] if activation == "relu" else []))
 
 
-def _planar_options(layer: nn.Module) -> dict:
+def _planar_options(layer: _Conv2d) -> dict[str, Any]:
     return dict(stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups)
 
 
 def _convolution(layer: _Conv2d) -> nn.Module:
-    relaxed = dict(relaxed_weight=layer.relaxed_weight, relax_on=layer.relax_on) if hasattr(layer, "relax_on") else {}
+    relaxed: dict[str, Any] = {}
+    if hasattr(layer, "relax_on"):
+        relaxed = dict(relaxed_weight=layer.relaxed_weight, relax_on=layer.relax_on)
     filter = functional.expand_filter(layer.weight, group=layer.group, **relaxed)
     options = dict(**_planar_options(layer), padding_mode=layer.padding_mode)
     conv = _conv2d(nn.Conv2d, filter, layer.bias, layer.group.order, **options)
@@ -156,7 +165,7 @@ class _WeightedBanks(nn.Module):
 def _relaxed_translation(layer: layers.RelaxedTranslationGroupConv2d) -> nn.Module:
     filter = functional.expand_filter(layer.banks(), group=layer.group)
     options = dict(**_planar_options(layer), padding_mode=layer.padding_mode)
-    parts = [] if layer._lifting else [nn.Flatten(1, 2)]
+    parts: list[nn.Module] = [] if layer._lifting else [nn.Flatten(1, 2)]
     parts += [_conv2d(nn.Conv2d, filter, None, layer.group.order, **options)]
     parts += [_traced(_WeightedBanks(layer.groups, layer.pixel_weights(), layer.bias))]
     parts += [nn.ReLU()] if layer.activation == "relu" else []
@@ -184,42 +193,42 @@ def _instance_norm(layer: _SampleNorm2d) -> nn.Module:
     return _with_state_of(layer, nn.GroupNorm(groups, groups, layer.eps, layer.affine, device="meta"))
 
 
-def group_max(x):
+def group_max(x: Tensor) -> Tensor:
     return x.amax(2)
 
 
-def group_mean(x):
+def group_mean(x: Tensor) -> Tensor:
     return x.mean(2)
 
 
-def spatial_max(x):
+def spatial_max(x: Tensor) -> Tensor:
     return x.amax((-2, -1), keepdim=True)
 
 
-def spatial_mean(x):
+def spatial_mean(x: Tensor) -> Tensor:
     return x.mean((-2, -1), keepdim=True)
 
 
-def global_max(x):
+def global_max(x: Tensor) -> Tensor:
     return x.amax((2, 3, 4))
 
 
-def global_mean(x):
+def global_mean(x: Tensor) -> Tensor:
     return x.mean((2, 3, 4))
 
 
-def features_mean(x):
+def features_mean(x: Tensor) -> Tensor:
     return x.flatten(2).mean(2)
 
 
-def _reduction(largest: Callable, mean: Callable) -> Callable[[nn.Module], nn.Module]:
+def _reduction(largest: Callable[[Tensor], Tensor], mean: Callable[[Tensor], Tensor]) -> Callable[[_Reduce], nn.Module]:
     return lambda layer: _traced(largest if layer.reduce == "max" else mean)
 
 
-def _pool(kind: type) -> Callable[[_SpatialPool2d], nn.Module]:
+def _pool(kind: type[nn.MaxPool3d | nn.AvgPool3d]) -> Callable[[_SpatialPool2d], nn.Module]:
     """Windows of one element: of [C, |P|, H, W] the three-dimensional pooling takes |P| as an axis of space."""
 
-    def make(layer):
+    def make(layer: _SpatialPool2d) -> nn.Module:
         return kind((1,) + (layer.kernel_size,) * 2, (1,) + (layer.stride,) * 2, (0,) + (layer.padding,) * 2)
 
     return make
@@ -261,7 +270,7 @@ def _noise_cnn(network: _NoiseCNN) -> nn.Module:
 _SAMPLED = "its elements are sampled at each call, and the next layer needs them beside the features"
 
 # The plain form of each layer, or why it has none.
-_RULES: dict[type, Callable[[nn.Module], nn.Module] | str] = {
+_RULES: dict[type[nn.Module], Callable[[Any], nn.Module] | str] = {
     layers.LiftingConv2d: _convolution,
     layers.GroupConv2d: _convolution,
     layers.RelaxedLiftingConv2d: _convolution,

@@ -58,7 +58,7 @@ def equivariance_error(fn: Callable[[Tensor], Tensor], x: Tensor, group: PointGr
     if not callable(fn):
         raise TypeError(f"equivariance_error: fn must be a module or function, got {type(fn).__name__}")
 
-    def move(name: str, tensor, g: int, dims: tuple[int, ...]) -> Tensor:
+    def move(name: str, tensor: object, g: int, dims: tuple[int, ...]) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"equivariance_error: {name} must be a tensor, got {type(tensor).__name__}")
         if tensor.dim() not in dims:

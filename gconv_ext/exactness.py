@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ class Exactness(NamedTuple):
     input_size: Size
     group: PointGroup | None
     rows: tuple[LayerExactness, ...]
-    nearest_sizes: tuple
+    nearest_sizes: tuple[int, ...] | tuple[Size, ...]
 
     @property
     def exact(self) -> bool:
@@ -153,16 +153,16 @@ def exactness(model: nn.Module, input_size: int | Size, *, channels: int | Size 
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     square = not isinstance(input_size, (tuple, list))
-    pair = (input_size, input_size) if square else tuple(input_size)
-    if len(pair) != 2:
+    sizes = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
+    if len(sizes) != 2:
         raise ValueError(f"input_size must be an int or a pair (H, W), got {input_size!r}")
-    for size in pair:
-        check_positive("input_size", size)
+    height, width = (check_positive("input_size", size) for size in sizes)
 
     trace = _Trace(model, channels)
-    rows = trace.rows(pair)
+    rows = trace.rows((height, width))
+    nearest: tuple[int, ...] | tuple[Size, ...]
     if all(row.holds for row in rows):
-        nearest = (input_size if square else pair,)
+        nearest = (height,) if square else ((height, width),)
     else:
         # Exactness repeats with the product of the strides met on the way, those of branches from one map counted once.
         strides: dict[tuple[int, ...], int] = {}
@@ -170,12 +170,13 @@ def exactness(model: nn.Module, input_size: int | Size, *, channels: int | Size 
             strides[row.input_size] = max(*row.stride, strides.get(row.input_size, 1))
         period = math.prod(strides.values())
         if square:
-            found = _nearest(input_size, period, lambda n: trace.is_exact((n, n), (0, 1)))
+            found = _nearest(height, period, lambda n: trace.is_exact((n, n), (0, 1)))
+            nearest = tuple(n for n in found if n is not None)
         else:
-            heights = _nearest(pair[0], period, lambda n: trace.is_exact((n, pair[1]), (0,)))
-            found = zip(heights, _nearest(pair[1], period, lambda n: trace.is_exact((pair[0], n), (1,))))
-        nearest = tuple(size for size in found if size is not None and not (isinstance(size, tuple) and None in size))
-    return Exactness(pair, trace.group, tuple(rows), nearest)
+            heights = _nearest(height, period, lambda n: trace.is_exact((n, width), (0,)))
+            widths = _nearest(width, period, lambda n: trace.is_exact((height, n), (1,)))
+            nearest = tuple((h, w) for h, w in zip(heights, widths) if h is not None and w is not None)
+    return Exactness((height, width), trace.group, tuple(rows), nearest)
 
 
 def _nearest(size: int, period: int, is_exact: Callable[[int], bool]) -> tuple[int | None, int | None]:
@@ -208,7 +209,8 @@ def _axes(layer: nn.Module) -> tuple[_Axis, _Axis]:
         return _Axis(padding=top), _Axis(padding=left)
     if not _has_windows(layer):
         return _Axis(), _Axis()
-    kernel, dilation = layer.kernel_size, getattr(layer, "dilation", 1)
+    kernel: Any = layer.kernel_size
+    dilation: Any = getattr(layer, "dilation", 1)
     stride = kernel if layer.stride is None else layer.stride
     padding = getattr(layer, "padding", 0)
     if isinstance(padding, str):  # Conv2d's "valid" and "same", which puts an odd pixel after the last one
@@ -227,7 +229,7 @@ def _describe(layer: nn.Module, axes: tuple[_Axis, _Axis]) -> str:
     return " ".join(parts)
 
 
-def _maps(values) -> Iterator[Tensor]:
+def _maps(values: object) -> Iterator[Tensor]:
     """The images and feature maps among the arguments or results of a module."""
     if isinstance(values, Tensor) and values.dim() in (4, 5):
         yield values
@@ -239,13 +241,13 @@ def _maps(values) -> Iterator[Tensor]:
 
 
 def _pixels(map: Tensor) -> Size:
-    return tuple(map.shape[-2:])
+    return map.shape[-2], map.shape[-1]
 
 
 def _leading(model: nn.Module) -> tuple[int, ...]:
     """What comes before H and W in the shape of the network's input, without the batch: its first convolution's."""
     convolutions = (m for m in model.modules() if hasattr(m, "in_channels") and hasattr(m, "kernel_size"))
-    first = next(convolutions, None)
+    first: Any = next(convolutions, None)
     if first is None:
         return (1,)
     return (first.in_channels,) if getattr(first, "_lifting", True) else (first.in_channels, first.group.order)
@@ -267,7 +269,7 @@ class _Call:
 
     def __init__(self, name: str, module: nn.Module, within_known: bool, sizes: list[Size]):
         self.name, self.module, self.sizes = name, module, set(sizes)  # sizes: of what it got and its layers made
-        self.input_size = sizes[0] if sizes else ()
+        self.input_size: tuple[int, ...] = sizes[0] if sizes else ()
         self.known = within_known or _is_known(module)
 
 
@@ -285,7 +287,7 @@ class _Trace:
         leading = _leading(model) if channels is None else channels if isinstance(channels, tuple) else (channels,)
         self.leading = tuple(check_positive("channels", n) for n in leading)
         first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        self.like = dict(dtype=first.dtype, device=first.device)
+        self.like: dict[str, Any] = dict(dtype=first.dtype, device=first.device)
 
     def rows(self, size: Size) -> list[LayerExactness]:
         self._start(FakeTensorMode(allow_non_fake_inputs=True))
@@ -321,7 +323,7 @@ class _Trace:
             self.copy(torch.zeros(1, *self.leading, *size, **self.like))
         return self.found
 
-    def _enter(self, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         caller = self.calls[-1] if self.calls else None
         within_known = caller is not None and caller.known  # parametrizations, whose maps are weights
         call = _Call(name, module, within_known, [] if within_known else [_pixels(t) for t in _maps((args, kwargs))])
@@ -332,7 +334,7 @@ class _Trace:
             self._note(LayerExactness(name, "Linear of pixels", self.pixels, ()))
         self.calls.append(call)
 
-    def _leave(self, result) -> None:
+    def _leave(self, result: object) -> None:
         call, maps = self.calls.pop(), list(_maps(result))
         caller = self.calls[-1] if self.calls else None
         if caller and caller.known:
@@ -359,8 +361,8 @@ class _Trace:
         row = LayerExactness(call.name, _describe(layer, axes), *sizes, stride)
         if _has_windows(layer) or isinstance(layer, _PADDING):
             # A transposed convolution is the same with input and output exchanged.
-            pairs = zip(*(reversed(sizes) if transposed else sizes))
-            remainder = tuple(axis.remainder(*pair) for axis, pair in zip(axes, pairs))
+            before, after = (output, call.input_size) if transposed else sizes
+            remainder = (axes[0].remainder(before[0], after[0]), axes[1].remainder(before[1], after[1]))
         elif _upsamples(layer) and any(o % i for i, o in zip(*sizes)):
             return row
         else:

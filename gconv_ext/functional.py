@@ -44,8 +44,10 @@ __all__ = [
 
 
 def _checked_call(
-    x, weight, relaxed_weight, bias, *, lifting, relaxed, group, relax_on, stride, padding, dilation, groups, activation
-) -> algorithms.Convolution:
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, *, lifting: bool, relaxed: bool,
+    group: PointGroup | str, relax_on: str, stride: int | tuple[int, int], padding: int | tuple[int, int],
+    dilation: int | tuple[int, int], groups: int, activation: str | None,
+) -> algorithms.Convolution:  # fmt: skip
     group = as_group(group)
     checks.check_relax_on(relax_on, lifting)
     checks.check_activation(activation)
@@ -61,8 +63,8 @@ def _checked_call(
 
 def lifting_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
-    stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
-    activation: str | None = None,
+    stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+    groups: int = 1, algorithm: str = "auto", activation: str | None = None,
 ) -> Tensor:  # fmt: skip
     """Lifts an image to a feature map on the group (Cohen & Welling 2016, Eq. 10):
 
@@ -94,8 +96,8 @@ def lifting_conv2d(
 
 def group_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
-    stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
-    activation: str | None = None,
+    stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+    groups: int = 1, algorithm: str = "auto", activation: str | None = None,
 ) -> Tensor:  # fmt: skip
     """Group convolution (Cohen & Welling 2016, Eq. 11):
 
@@ -122,7 +124,8 @@ def group_conv2d(
 
 def group_conv_transpose2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
-    stride=1, padding=0, output_padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
+    stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, output_padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1, groups: int = 1, algorithm: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Transposed group convolution, the adjoint of group_conv2d with the same weight: with T the transposed one,
     <group_conv2d(y, weight), x> = <y, T(x, weight)> for every y, so
@@ -163,8 +166,8 @@ def group_conv_transpose2d(
 
 def relaxed_lifting_conv2d(
     x: Tensor, weight: Tensor, relaxed_weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
-    relax_on: str = "output", stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
-    activation: str | None = None,
+    relax_on: str = "output", stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1, groups: int = 1, algorithm: str = "auto", activation: str | None = None,
 ) -> Tensor:  # fmt: skip
     """Relaxed lifting convolution (Wang, Walters & Yu 2022): L filter banks, weighted for each output element,
 
@@ -195,8 +198,8 @@ def relaxed_lifting_conv2d(
 
 def relaxed_group_conv2d(
     x: Tensor, weight: Tensor, relaxed_weight: Tensor, bias: Tensor | None = None, *, group: PointGroup | str,
-    relax_on: str = "output", stride=1, padding=0, dilation=1, groups: int = 1, algorithm: str = "auto",
-    activation: str | None = None,
+    relax_on: str = "output", stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1, groups: int = 1, algorithm: str = "auto", activation: str | None = None,
 ) -> Tensor:  # fmt: skip
     """Relaxed group convolution (Wang, Walters & Yu 2022; paper 1, Eqs. 5 and 6):
 
@@ -261,8 +264,9 @@ def expand_filter(
 
 def explain(
     x: Tensor, weight: Tensor, relaxed_weight: Tensor | None = None, bias: Tensor | None = None, *,
-    group: PointGroup | str, relax_on: str = "output", stride=1, padding=0, dilation=1, groups: int = 1,
-    algorithm: str = "auto", activation: str | None = None,
+    group: PointGroup | str, relax_on: str = "output", stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1, groups: int = 1, algorithm: str = "auto",
+    activation: str | None = None,
 ) -> algorithms.Explanation:  # fmt: skip
     """What algorithm="auto" would take for a call, and why; nothing is computed.
 

@@ -21,16 +21,17 @@ _ELEMENTS = {
     "D4": tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4)),
 }
 _ALIASES = {"p4": "C4", "p4m": "D4"}
+_Matrix = tuple[tuple[int, ...], ...]
 _TURN = ((0, -1), (1, 0))  # (row, column) -> (-column, row): counter-clockwise as displayed
 _MIRROR = ((1, 0), (0, -1))
 
 
-def _multiply(a, b):
+def _multiply(a: _Matrix, b: _Matrix) -> _Matrix:
     return tuple(tuple(sum(a[i][k] * b[k][j] for k in range(2)) for j in range(2)) for i in range(2))
 
 
-def _matrix(turns: int, mirrored: bool):
-    matrix = ((1, 0), (0, 1))
+def _matrix(turns: int, mirrored: bool) -> _Matrix:
+    matrix: _Matrix = ((1, 0), (0, 1))
     for _ in range(turns):
         matrix = _multiply(_TURN, matrix)
     return _multiply(matrix, _MIRROR) if mirrored else matrix
@@ -94,13 +95,13 @@ class PointGroup:
     def __repr__(self) -> str:
         return f"PointGroup({self.name!r})"
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, PointGroup) and other.name == self.name
 
     def __hash__(self) -> int:
         return hash(self.name)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[PointGroup], tuple[str]]:
         return PointGroup, (self.name,)
 
 

@@ -23,7 +23,7 @@ class Kept:
         # weight -> (copy of weight, copy of relaxed_weight, options, result)
         self._entries: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
-    def __call__(self, weight: Tensor, relaxed_weight: Tensor | None, *options) -> Tensor:
+    def __call__(self, weight: Tensor, relaxed_weight: Tensor | None, *options: str | int) -> Tensor:
         with self._lock:
             entry = self._entries.get(weight)
         if entry is not None:

@@ -27,7 +27,9 @@ def conv2d(
     """Shapes as in functional, unchecked; `relu` is applied in the same pass."""
     transformed = None
     if torch.is_autocast_enabled(x.device.type):
-        x, weight, relaxed_weight, bias = _autocast(x, weight, relaxed_weight, bias)
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+        relaxed_weight, bias = (tensor if tensor is None else tensor.to(dtype) for tensor in (relaxed_weight, bias))
     elif options.kernels.endswith("irrep") and may_keep(weight, relaxed_weight):
         transformed = _kept_transform(weight, relaxed_weight, options.kernels, options.group, options.relax_on, options.groups)
     return autograd.conv2d(x, weight, relaxed_weight, bias, transformed, relu, options)
@@ -37,10 +39,6 @@ def conv_transpose2d(x: Tensor, weight: Tensor, size: tuple[int, int], options: 
     """The adjoint of conv2d with a strict group convolution's weight: x, as large as its result, -> [B, C_in, |P|,
     *size]."""
     if torch.is_autocast_enabled(x.device.type):
-        x, weight = _autocast(x, weight)
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
     return autograd.dgrad(x, weight, None, None, size, *options)
-
-
-def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    dtype = torch.get_autocast_dtype(tensors[0].device.type)
-    return [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]

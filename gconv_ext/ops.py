@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .groups import as_group
+
+if TYPE_CHECKING:
+    from torch._functorch.autograd_function import VmapInfo
 
 _COMPILED_OPS = (
     "expand_filter", "expand_filter_backward",
@@ -41,7 +46,7 @@ def _load() -> str | None:
     return None
 
 
-def build_info() -> dict:
+def build_info() -> dict[str, str | int]:
     """What the compiled modules were built with; empty where they were not built."""
     try:
         from . import _build_info
@@ -90,8 +95,8 @@ def expand_filter_backward(
 
 def fprop(
     kernels: str, x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None,
-    transformed_weight: Tensor | None, group: str, relax_on: str, stride: list[int], padding: list[int], dilation: list[int],
-    groups: int, relu: bool,
+    transformed_weight: Tensor | None, group: str, relax_on: str, stride: tuple[int, int], padding: tuple[int, int],
+    dilation: tuple[int, int], groups: int, relu: bool,
 ) -> Tensor:  # fmt: skip
     """The op gconv_ext::{kernels}_fprop: lifting (x [B, C, H, W]) or group convolution, shapes as in functional.
     `transformed_weight` is None or what transform_weight of the same kernels made of the same weight."""
@@ -109,7 +114,8 @@ def transform_weight(
 
 def dgrad(
     kernels: str, dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str,
-    relax_on: str, input_size: list[int], stride: list[int], padding: list[int], dilation: list[int], groups: int,
+    relax_on: str, input_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
+    dilation: tuple[int, int], groups: int,
 ) -> Tensor:  # fmt: skip
     """The op gconv_ext::{kernels}_dgrad: the gradient to the input of a group convolution (of a lifting one too in the fused
     families).  With `activated`, the result of the convolution after ReLU, dy counts where that is above 0."""
@@ -119,7 +125,7 @@ def dgrad(
 
 def wgrad(
     kernels: str, x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
-    kernel_size: int, stride: list[int], padding: list[int], dilation: list[int], groups: int,
+    kernel_size: int, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int,
 ) -> Tensor:  # fmt: skip
     """The op gconv_ext::{kernels}_wgrad: the gradient to the weight of a lifting or group convolution; `activated` as in
     dgrad."""
@@ -162,7 +168,7 @@ def lies_in_rows(map: Tensor) -> bool:
     return field == 0 or field > column or (field == column and (map.shape[1] > 1 or map.shape[-1] * map.shape[-2] == 1))
 
 
-def empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
+def empty_map_like(like: Tensor, fields: int, elements: int, height: int, width: int) -> Tensor:
     """A new map in the memory format of `like`, as csrc/irrep_checks.h makes it."""
     sizes = (like.shape[0], fields, elements, height, width)
     if lies_in_rows(like):
@@ -177,77 +183,100 @@ def empty_map_like(like: Tensor, fields, elements, height, width) -> Tensor:
 # Fakes: what each op returns, in size and strides, without its numbers.
 
 
-def _fake_expand_filter(weight, relaxed_weight, group, relax_on):
+def _fake_expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str) -> Tensor:
     shape = weight.shape if relaxed_weight is None else weight.shape[1:]
     order = as_group(group).order
     in_channels = shape[1] if len(shape) == 4 else shape[1] * order
     return weight.new_empty((shape[0] * order, in_channels, shape[-1], shape[-1]))
 
 
-def _fake_expand_filter_backward(grad_filter, weight, relaxed_weight, group, relax_on, output_mask):
+def _fake_expand_filter_backward(
+    grad_filter: Tensor, weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     grad_weight = weight.new_empty(weight.shape if output_mask[0] else (0,))
-    grad_relaxed_weight = weight.new_empty(relaxed_weight.shape if output_mask[1] else (0,))
+    needed = relaxed_weight if output_mask[1] else None
+    grad_relaxed_weight = weight.new_empty((0,) if needed is None else needed.shape)
     return grad_weight, grad_relaxed_weight
 
 
-def _fake_contract_fprop(x, hidden, weight, stride, padding):
+def _fake_contract_fprop(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[0], hidden.shape[2], *hidden.shape[:2]))
 
 
-def _fake_contract_backward(dy, x, hidden, weight, stride, padding, output_mask):
+def _fake_contract_backward(
+    dy: Tensor, x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: int, output_mask: list[bool]
+) -> tuple[Tensor, ...]:
     return tuple(like.new_empty(like.shape if needed else (0,)) for like, needed in zip((x, hidden, weight), output_mask))
 
 
-def _fake_batch_norm_fprop(x, weight, bias, eps):
+def _fake_batch_norm_fprop(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
 
 
-def _fake_batch_norm_dgrad(dy, x, mean, var, weight, eps, need_x):
+def _fake_batch_norm_dgrad(
+    dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float, need_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape if need_x else (0,)), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
 
 
-def _fake_fprop(x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu):
-    size = [
+def _fake_fprop(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed_weight: Tensor | None,
+    group: str, relax_on: str, stride: list[int], padding: list[int], dilation: list[int], groups: int, relu: bool,
+) -> Tensor:  # fmt: skip
+    height, width = (
         (n + 2 * p - d * (weight.shape[-1] - 1) - 1) // s + 1
         for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
-    ]
-    return empty_map_like(x, weight.shape[relaxed_weight is not None], as_group(group).order, *size)
+    )
+    return empty_map_like(x, weight.shape[relaxed_weight is not None], as_group(group).order, height, width)
 
 
-def _transformed_numbers(weight, relaxed_weight, group):
+def _transformed_numbers(weight: Tensor, relaxed_weight: Tensor | None, group: str) -> int:
     lifting, size = weight.dim() == 4 + (relaxed_weight is not None), weight.shape[-1]
     # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
     orbits = len(as_group(group).tap_orbits(int(size))) if lifting else size**2
     return math.prod(weight.shape[: -2 if lifting else -3]) * orbits * as_group(group).order
 
 
-def _fake_irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups):
+def _fake_irrep_transform_weight(
+    weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, groups: int
+) -> Tensor:
     # On the CPU of the type that sums are formed in, on a GPU of the type that the tensor cores take.
     dtype = torch.promote_types(weight.dtype, torch.float32) if weight.device.type == "cpu" else weight.dtype
     return weight.new_empty((_transformed_numbers(weight, relaxed_weight, group),), dtype=dtype)
 
 
-def _fake_triton_irrep_transform_weight(weight, relaxed_weight, group, relax_on, groups):
+def _fake_triton_irrep_transform_weight(
+    weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str, groups: int
+) -> Tensor:
     return weight.new_empty((_transformed_numbers(weight, relaxed_weight, group),))
 
 
-def _fake_dgrad(dy, weight, relaxed_weight, activated, group, relax_on, input_size, stride, padding, dilation, groups):
+def _fake_dgrad(
+    dy: Tensor, weight: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
+    input_size: list[int], stride: list[int], padding: list[int], dilation: list[int], groups: int,
+) -> Tensor:  # fmt: skip
     bank_axis = int(relaxed_weight is not None)
     lifting, fields = weight.dim() == 4 + bank_axis, weight.shape[1 + bank_axis] * groups
     dx = empty_map_like(dy, fields, 1 if lifting else dy.shape[2], *input_size)
     return dx.squeeze(2) if lifting else dx
 
 
-def _fake_wgrad(x, dy, relaxed_weight, activated, group, relax_on, kernel_size, stride, padding, dilation, groups):
+def _fake_wgrad(
+    x: Tensor, dy: Tensor, relaxed_weight: Tensor | None, activated: Tensor | None, group: str, relax_on: str,
+    kernel_size: int, stride: list[int], padding: list[int], dilation: list[int], groups: int,
+) -> Tensor:  # fmt: skip
     banks = () if relaxed_weight is None else relaxed_weight.shape[:1]
     return x.new_empty((*banks, dy.shape[1], x.shape[1] // groups, *x.shape[2:-2], kernel_size, kernel_size))
 
 
-def _map_over(op):
+def _map_over(op: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     """A batching rule that calls `op` once for each index of the mapped dimension and stacks the results."""
 
-    def rule(info, in_dims, *args):
-        def select(index):
+    def rule(info: VmapInfo, in_dims: Sequence[Any], *args: Any) -> tuple[Any, Any]:
+        def select(index: int) -> list[Any]:
             return [arg.select(dim, index) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims)]
 
         results = [op(*select(index)) for index in range(info.batch_size)]
@@ -258,7 +287,7 @@ def _map_over(op):
     return rule
 
 
-_FAKES = {
+_FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "expand_filter": _fake_expand_filter,
     "expand_filter_backward": _fake_expand_filter_backward,
     "irrep_transform_weight": _fake_irrep_transform_weight,

@@ -31,7 +31,10 @@ def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: PointGro
     return filter if lifting else filter.flatten(1, 2)
 
 
-def correlate(x: Tensor, filter: Tensor, bias: Tensor | None, group: PointGroup, stride, padding, dilation, groups) -> Tensor:
+def correlate(
+    x: Tensor, filter: Tensor, bias: Tensor | None, group: PointGroup, stride: tuple[int, int],
+    padding: tuple[int, int], dilation: tuple[int, int], groups: int,
+) -> Tensor:  # fmt: skip
     """Planar convolution of a map with fields and elements as channels.
 
     x [B, C_in, (|P|,) H, W], filter [|P|·C_out, (|P|·)C_in/groups, k, k], result [B, C_out, |P|, H', W'].
@@ -43,7 +46,10 @@ def correlate(x: Tensor, filter: Tensor, bias: Tensor | None, group: PointGroup,
     return result.unflatten(1, (-1, group.order))
 
 
-def correlate_adjoint(x: Tensor, filter: Tensor, size, group: PointGroup, stride, padding, dilation, groups) -> Tensor:
+def correlate_adjoint(
+    x: Tensor, filter: Tensor, size: tuple[int, int], group: PointGroup, stride: tuple[int, int],
+    padding: tuple[int, int], dilation: tuple[int, int], groups: int,
+) -> Tensor:  # fmt: skip
     """The adjoint of correlate: x [B, C_out, |P|, H', W'] -> [B, C_in, |P|, *size]; filter as there."""
     reached = [
         (n - 1) * s - 2 * p + d * (filter.shape[-1] - 1) + 1

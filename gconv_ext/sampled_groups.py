@@ -19,7 +19,7 @@ GROUPS = {"T2": (False, False), "SE2": (True, False), "D1": (False, True), "E2":
 _SEAM = 1e-6  # turns; an angle this close to half a turn counts as minus half a turn, whichever way it was rounded
 
 
-def check_group(group) -> str:
+def check_group(group: object) -> str:
     if not isinstance(group, str):
         raise TypeError(f"group must be a str, got {type(group).__name__}")
     if group not in GROUPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class GeometricLayer(nn.Module):
             device = next((p.device for p in module.parameters()), None)
             self.register_buffer(name, torch.tensor(order, device=device) if moves else None, persistent=False)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         if x.type is not self.in_type and x.type != self.in_type:
             raise ValueError(f"x must have the field type {self.in_type}, got {x.type}")
         if getattr(x, "coords", None) is not None:
@@ -69,16 +70,16 @@ def converter(module: nn.Module) -> Callable[[nn.Module], tuple[nn.Module, str]]
     return _CONVERTERS.get(type(module).__name__) if _of_peer(module) else None
 
 
-def is_type(value) -> bool:
+def is_type(value: object) -> bool:
     """Whether it is a field type or a G-space."""
     return _of_peer(value) and (hasattr(value, "representations") or hasattr(value, "fibergroup"))
 
 
-def _of_peer(value) -> bool:
+def _of_peer(value: object) -> bool:
     return type(value).__module__.split(".")[0] in _PACKAGES
 
 
-def _convolution(module) -> tuple[nn.Module, str]:
+def _convolution(module: Any) -> tuple[nn.Module, str]:
     part = subgroup(module.in_type.gspace)
     group = part.group
     source, target = fields(module.in_type, part), fields(module.out_type, part)
@@ -106,7 +107,7 @@ def _convolution(module) -> tuple[nn.Module, str]:
     except (TypeError, ValueError) as reason:
         raise NotConverted(str(reason)) from None
     _carry_over(layer.weight, weight, module.weights)
-    if bias is not None:
+    if layer.bias is not None:
         _carry_over(layer.bias, bias, module.bias)
     elements = group.order if source.regular else None
     note = f"filters symmetric under {group.name} " + (f"to {error:.0e}" if error else "to the bit")
@@ -141,12 +142,12 @@ def _asymmetry(dense: Tensor, weight: Tensor, group: PointGroup) -> float:
     return float(difference.abs().max() / dense.abs().max().clamp_min(torch.finfo(dense.dtype).tiny))
 
 
-def _check_plane(field_type) -> None:
+def _check_plane(field_type: Any) -> None:
     if field_type.gspace.dimensionality != 2:
         raise NotConverted(f"its fields do not lie in the plane: {field_type}")
 
 
-def _field_size(field_type) -> int:
+def _field_size(field_type: Any) -> int:
     _check_plane(field_type)
     sizes = {representation.size for representation in field_type.representations}
     if len(sizes) > 1:
@@ -154,7 +155,7 @@ def _field_size(field_type) -> int:
     return sizes.pop()
 
 
-def _batch_norm(module) -> tuple[nn.Module, str]:
+def _batch_norm(module: Any) -> tuple[nn.Module, str]:
     size = _field_size(module.in_type)
     norm = getattr(module, f"batch_norm_[{size}]")
     layer = GroupBatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
@@ -167,23 +168,25 @@ def _batch_norm(module) -> tuple[nn.Module, str]:
     return GeometricLayer(layer, module, size), ""
 
 
-def _group_pooling(module) -> tuple[nn.Module, str]:
+def _group_pooling(module: Any) -> tuple[nn.Module, str]:
     return GeometricLayer(GroupPool("max"), module, _field_size(module.in_type)), ""
 
 
-def _relu(module) -> tuple[nn.Module, str]:
+def _relu(module: Any) -> tuple[nn.Module, str]:
     _check_plane(module.in_type)
     return GeometricLayer(nn.ReLU(module._inplace), module, None), ""
 
 
-def _one(name: str, pair) -> int:
+def _one(name: str, pair: tuple[int, int]) -> int:
     if pair[0] != pair[1]:
         raise NotConverted(f"{name} differs between rows and columns: {pair}")
     return pair[0]
 
 
-def _spatial_pooling(kind: type) -> Callable:
-    def convert(module) -> tuple[nn.Module, str]:
+def _spatial_pooling(
+    kind: type[SpatialMaxPool2d | SpatialAvgPool2d],
+) -> Callable[[Any], tuple[nn.Module, str]]:
+    def convert(module: Any) -> tuple[nn.Module, str]:
         if module.ceil_mode:
             raise NotConverted("ceil_mode")
         if getattr(module, "dilation", (1, 1)) not in (1, (1, 1)):
@@ -198,8 +201,8 @@ def _spatial_pooling(kind: type) -> Callable:
     return convert
 
 
-def _global_pooling(reduce: str) -> Callable:
-    def convert(module) -> tuple[nn.Module, str]:
+def _global_pooling(reduce: str) -> Callable[[Any], tuple[nn.Module, str]]:
+    def convert(module: Any) -> tuple[nn.Module, str]:
         if module.output_size not in (1, (1, 1)):
             raise NotConverted(f"output_size {module.output_size}; this package pools to one pixel")
         return GeometricLayer(SpatialGlobalPool2d(reduce), module, 1), ""
@@ -213,7 +216,7 @@ _POOLING = {
     "PointwiseAdaptiveMaxPool": _global_pooling("max"),
     "PointwiseAdaptiveAvgPool": _global_pooling("mean"),
 }
-_CONVERTERS: dict[str, Callable] = {
+_CONVERTERS: dict[str, Callable[[Any], tuple[nn.Module, str]]] = {
     "R2Conv": _convolution,
     "InnerBatchNorm": _batch_norm,
     "GroupPooling": _group_pooling,

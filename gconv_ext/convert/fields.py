@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,10 @@ class Subgroup(NamedTuple):
     """
 
     group: PointGroup
-    elements: list
+    elements: list[Any]
 
 
-def subgroup(gspace) -> Subgroup:
+def subgroup(gspace: Any) -> Subgroup:
     """The largest of this package's groups that a G-space holds.
 
     Raises:
@@ -48,7 +48,7 @@ def subgroup(gspace) -> Subgroup:
     return Subgroup(group, [by_matrix[matrix] for matrix in matrices])
 
 
-def _plane_action(gspace, element) -> np.ndarray:
+def _plane_action(gspace: Any, element: Any) -> np.ndarray:
     """The matrix by which an element moves the points (x, y) of the plane."""
     if hasattr(gspace, "basespace_action"):  # escnn
         return np.asarray(gspace.basespace_action(element))
@@ -72,7 +72,7 @@ class Fields(NamedTuple):
     order: list[int]
 
 
-def fields(field_type, subgroup: Subgroup) -> Fields | None:
+def fields(field_type: Any, subgroup: Subgroup) -> Fields | None:
     """How the subgroup permutes the channels; None where it does so in any other way."""
     orbits: list[list[int]] = []
     of_representation: dict[int, list[list[int]] | None] = {}
@@ -91,7 +91,7 @@ def fields(field_type, subgroup: Subgroup) -> Fields | None:
     return Fields(False, [orbit[0] for orbit in orbits]) if lengths == {1} else None
 
 
-def _orbits(representation, subgroup: Subgroup) -> list[list[int]] | None:
+def _orbits(representation: Any, subgroup: Subgroup) -> list[list[int]] | None:
     """For each orbit of the representation's channels, where each element moves the first of them; None where the
     elements do not permute the channels."""
     moved = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class ReorderedLayer(nn.Module):
         order: for each element of the other order its place in this package's, which is the same list both ways.
     """
 
+    order: Tensor
+
     def __init__(self, layer: nn.Module, order: list[int]):
         super().__init__()
         self.layer = layer
@@ -48,7 +51,7 @@ def converter(module: nn.Module) -> Callable[[nn.Module], tuple[nn.Module, str]]
     return _pooling if name == "PlaneGroupSpatialMaxPool" else None
 
 
-def _convolution(module) -> tuple[nn.Module, str]:
+def _convolution(module: Any) -> tuple[nn.Module, str]:
     kind, group = _CONVOLUTIONS[type(module).__name__]
     order = _ORDER[group]
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
@@ -66,7 +69,7 @@ def _convolution(module) -> tuple[nn.Module, str]:
     bank = weight.detach() if order is None or elements == 1 else weight.detach()[:, :, order]
     layer.weight.data.copy_(bank.squeeze(2) if elements == 1 else bank)
     layer.weight.requires_grad_(weight.requires_grad)
-    if bias is not None:
+    if bias is not None and layer.bias is not None:
         layer.bias.data.copy_(bias.detach().flatten())
         layer.bias.requires_grad_(bias.requires_grad)
     replacement = layer if order is None else ReorderedLayer(layer, order).to(weight.device)
@@ -89,7 +92,7 @@ def _difference(module: nn.Module, replacement: nn.Module, weight: Tensor) -> fl
     return float((got - want).abs().max() / want.abs().max()) if got.shape == want.shape else float("inf")
 
 
-def _pooling(module) -> tuple[nn.Module, str]:
+def _pooling(module: Any) -> tuple[nn.Module, str]:
     try:
         return SpatialMaxPool2d(module.kernel_size, module.stride, module.padding), ""
     except (AttributeError, TypeError, ValueError) as reason:

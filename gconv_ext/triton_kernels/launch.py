@@ -43,7 +43,8 @@ def adjoint_axes(size: int, axes: tuple[Axis, Axis]) -> tuple[Axis, Axis]:
 def _orbits_of_phases(group: str, size: int, lifting: bool, axes: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, ...], ...]:
     """For each phase of the output pixels, the first taps of the orbits of which any element reads more than zeros; axes are
     (padding, dilation, spread) of each direction."""
-    group = as_group(group)
+    point_group = as_group(group)
+    elements = range(point_group.order)
     (row_padding, row_dilation, row_spread), (column_padding, column_dilation, column_spread) = axes
 
     def reads(tap: int, row_phase: int, column_phase: int) -> bool:
@@ -51,9 +52,9 @@ def _orbits_of_phases(group: str, size: int, lifting: bool, axes: tuple[tuple[in
         row_at, column_at = row_phase + row_dilation * row - row_padding, column_phase + column_dilation * column - column_padding
         return row_at % row_spread == 0 and column_at % column_spread == 0
 
-    firsts = group.tap_orbits(size) if lifting else range(size**2)
+    firsts = point_group.tap_orbits(size) if lifting else range(size**2)
     return tuple(
-        tuple(tap for tap in firsts if any(reads(group.moved_tap(g, tap, size), row, column) for g in range(group.order)))
+        tuple(tap for tap in firsts if any(reads(point_group.moved_tap(g, tap, size), row, column) for g in elements))
         for row in range(row_spread)
         for column in range(column_spread)
     )
