@@ -183,8 +183,7 @@ def fused_wgrad_kernel(
     block = widened(tl.program_id(2) % blocks, WIDE)
     share = widened(tl.program_id(2) // blocks, WIDE)
 
-    # One for each u; a strict layer needs their sum alone.
-    sums = ()  # type: tuple[tl.tensor, ...]
+    sums = ()  # one for each u; a strict layer needs their sum alone
     for u in tl.static_range(ORDER if RELAXED else 1):
         sums = sums + (tl.zeros((IN_FIELDS, OUT_FIELDS), tl.float32),)
     for start in range(0, pixels_per_share, PIXELS):

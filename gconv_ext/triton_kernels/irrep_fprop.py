@@ -108,7 +108,7 @@ def irrep_fprop_kernel(
         words = listed_taps(TAPS, phase)
     steps_of_tap = (in_fields + IN_FIELDS - 1) // IN_FIELDS
 
-    sums = ()  # type: tuple[tl.tensor, ...]
+    sums = ()
     for u in tl.static_range(ORDER):
         sums = sums + (tl.zeros((PIXELS, OUT_FIELDS), tl.float32),)
     planes = sums
@@ -121,7 +121,7 @@ def irrep_fprop_kernel(
                 if not LIFTING:
                     orbit = tap
             field = step % steps_of_tap * IN_FIELDS + lane
-            tiles = ()  # type: tuple[tl.tensor, ...]
+            tiles = ()
             x_plane = x_image
             for g in tl.static_range(ORDER):
                 moved_row, moved_column = moved_tap(tap, MATRICES, g, SIZE)
@@ -150,7 +150,7 @@ def irrep_fprop_kernel(
                 at = ((bank * blocks + block) * ORBITS + orbit) * ORDER * in_fields
                 offsets = field[:, None] * out_fields + out_field[None, :]
                 mask = (field < in_fields)[:, None] & (out_field < out_fields)[None, :]
-                filter = ()  # type: tuple[tl.tensor, ...]
+                filter = ()
                 for g in tl.static_range(ORDER):
                     filter = filter + (tl.load(weight + (at + g * in_fields) * out_fields + offsets, mask=mask, other=0.0),)
             else:
@@ -168,11 +168,11 @@ def irrep_fprop_kernel(
             planes = _multiply(planes, fourier(tiles, BUTTERFLIES), filter, PRODUCTS, PRECISION)
         if SCALE_OUTPUT:
             elements = inverse_fourier(planes, BUTTERFLIES, SCALES)
-            total = ()  # type: tuple[tl.tensor, ...]
+            total = ()
             for u in tl.static_range(ORDER):
                 total = total + (sums[u] + elements[u] * tl.load(relaxed_weight + bank * ORDER + u).to(tl.float32),)
             sums = total
-            cleared = ()  # type: tuple[tl.tensor, ...]
+            cleared = ()
             for u in tl.static_range(ORDER):
                 cleared = cleared + (tl.zeros((PIXELS, OUT_FIELDS), tl.float32),)
             planes = cleared

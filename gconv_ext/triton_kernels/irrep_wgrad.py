@@ -54,7 +54,7 @@ def irrep_wgrad_kernel(
     block = widened(tl.program_id(2) // banks % blocks, WIDE)
     share = widened(tl.program_id(2) // banks // blocks, WIDE)
 
-    sums = ()  # type: tuple[tl.tensor, ...]
+    sums = ()
     for g in tl.static_range(ORDER):
         sums = sums + (tl.zeros((IN_FIELDS, OUT_FIELDS), tl.float32),)
     for start in range(0, pixels_per_share, PIXELS):
@@ -64,8 +64,8 @@ def irrep_wgrad_kernel(
         column = pixel % columns
         x_plane = image * x_batch + block * in_fields * x_field
         y_plane = image * y_batch + block * out_fields * y_field
-        x_tiles = ()  # type: tuple[tl.tensor, ...]
-        y_tiles = ()  # type: tuple[tl.tensor, ...]
+        x_tiles = ()
+        y_tiles = ()
         for g in tl.static_range(ORDER):
             moved_row, moved_column = moved_tap(tap, MATRICES, g, SIZE)
             x_tile = load_map(
@@ -101,7 +101,7 @@ def irrep_wgrad_kernel(
         if LIFTING:
             # Elements that move the tap to the same place add up; each of them writes the sum.
             total = tl.zeros((IN_FIELDS, OUT_FIELDS), tl.float32)
-            stabiliser = 0  # type: tl.tensor
+            stabiliser = 0
             for h in tl.static_range(ORDER):
                 other_row, other_column = moved_tap(tap, MATRICES, h, SIZE)
                 total += tl.where(other_row * SIZE + other_column == position, elements[h], 0.0)

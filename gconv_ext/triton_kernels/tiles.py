@@ -41,7 +41,7 @@ def listed_count(LISTS: tl.constexpr, phase):
 def listed_taps(LISTS: tl.constexpr, phase):
     """The numbers that hold them."""
     LENGTH: tl.constexpr = LISTS[0]
-    words = ()  # type: tuple[tl.tensor, ...]
+    words = ()
     for i in tl.static_range(1, LENGTH):
         words = words + (_listed(LISTS, phase, i),)
     return words
@@ -65,7 +65,7 @@ def widened(number, WIDE: tl.constexpr):
 @triton.jit
 def replaced(tiles, AT: tl.constexpr, tile):
     """The tuple with one entry exchanged."""
-    out = ()  # type: tuple[tl.tensor, ...]
+    out = ()
     for g in tl.static_range(len(tiles)):
         if g == AT:
             out = out + (tile,)
@@ -101,7 +101,7 @@ def fourier(tiles, BUTTERFLIES: tl.constexpr):
 def inverse_fourier(tiles, BUTTERFLIES: tl.constexpr, SCALES: tl.constexpr):
     """|P| tiles, one for each plane -> one for each element.  It is the transform's own transpose, scaled; so it also
     takes gradients of planes of Ψ̂, if those of ŷ were not scaled before, to gradients of Ψ."""
-    out = ()  # type: tuple[tl.tensor, ...]
+    out = ()
     for plane in tl.static_range(len(tiles)):
         out = out + (tiles[plane] * SCALES[plane],)
     for step in tl.static_range(len(BUTTERFLIES)):
@@ -141,8 +141,8 @@ def load_filter(
 ):  # fmt: skip
     """The planes of Ψ̂ for the orbit of `tap`, |P| tiles of the shape of in_field + out_field (offsets of fields in the
     filter bank), in float32.  ADJOINT: of ψ'[c, o, a, b] = ψ[o, c, a⁻¹, −a⁻¹b], with which dgrad is an fprop."""
-    tiles = ()  # type: tuple[tl.tensor, ...]
-    stabiliser = 0  # type: tl.tensor
+    tiles = ()
+    stabiliser = 0
     for g in tl.static_range(len(MATRICES)):
         row, column = moved_tap(tap, MATRICES, g, SIZE)
         position = row * SIZE + column
@@ -154,7 +154,7 @@ def load_filter(
         tiles = tiles + (tl.load(weight + in_field + out_field + position, mask=mask, other=0.0).to(tl.float32),)
     if LIFTING:
         # A tap that several elements leave alone is met as often.
-        out = ()  # type: tuple[tl.tensor, ...]
+        out = ()
         for g in tl.static_range(len(MATRICES)):
             out = out + (tiles[g] / stabiliser.to(tl.float32),)
         tiles = out
