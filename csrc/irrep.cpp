@@ -166,7 +166,7 @@ at::Tensor irrep_wgrad_cpu(const at::Tensor& x, const at::Tensor& dy_, const std
     params.grad_weight = static_cast<char*>(grad_weight.mutable_data_ptr()) + bank * bank_bytes;
     const auto plan = cpu::plan_irrep_wgrad(params);
     at::parallel_for(0, plan->units(), 1, [&](int64_t begin, int64_t end) { plan->run(begin, end); });
-    plan->finish();
+    at::parallel_for(0, plan->finish_units(), 1, [&](int64_t begin, int64_t end) { plan->finish(begin, end); });
   }
   return grad_weight;
 }

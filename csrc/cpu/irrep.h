@@ -58,15 +58,16 @@ struct IrrepWgradParams {
   void* grad_weight = nullptr;     // of that bank; as IrrepFpropParams::weight, written in full
 };
 
-// The images are cut into `chunks` parts of fixed borders, each summed apart and all added in order, so that the result
-// does not depend on who computes which part.
+// Input fields and images are cut into parts of fixed borders. Those of different images are summed apart and added in
+// order, so that the result does not depend on who computes which part.
 class IrrepWgradPlan {
  public:
   virtual ~IrrepWgradPlan() = default;
-  // unit = block of fields · chunks() + chunk; each unit once, in any order and thread, then finish.
+  // Each unit of `run` once, in any order and thread, then each of `finish`.
   virtual int64_t units() const = 0;
   virtual void run(int64_t begin, int64_t end) = 0;
-  virtual void finish() = 0;
+  virtual int64_t finish_units() const = 0;
+  virtual void finish(int64_t begin, int64_t end) = 0;
 };
 
 std::unique_ptr<IrrepWgradPlan> plan_irrep_wgrad(const IrrepWgradParams& params,

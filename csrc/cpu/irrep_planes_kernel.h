@@ -138,27 +138,45 @@ void copy_to_planes(const S* image, const S* activated, const MapStrides& stride
 }
 
 // How one input plane lies in the scratch: with its zeros, split into stride² phases so that a tap is a constant offset
-// for every stride, each phase one flat row. Without a stride, neighbouring rows share their zero columns.
+// for every stride, each phase one flat row. Without a stride, neighbouring rows share their zero columns. The planes of
+// several small images may lie one behind the other, neighbours sharing their zero rows.
 struct PlaneLayout {
-  int64_t row = 0, phase = 0, plane = 0, field = 0;  // strides in numbers
-  int64_t flat = 0;                                  // flat length of an output plane, row ends included
+  int64_t row = 0, image = 0, phase = 0, plane = 0, field = 0;  // strides in numbers
+  int64_t images = 1;                                           // one behind the other
+  int64_t flat = 0;                                             // flat length of an output plane, row ends included
   int64_t row_stride = 1, column_stride = 1;
 
-  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple) {
+  // Of most_images images as many as leave `flat` below most_flat, but as many each time.
+  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, int64_t most_flat = 0, int64_t most_images = 1) {
     const Axis &r = shape.rows, &c = shape.columns;
     row_stride = r.stride;
     column_stride = c.stride;
-    const int64_t reach = c.reach(shape.size), shared = std::max<int64_t>(0, std::min(c.padding, reach - c.out));
-    const int64_t end = std::min(reach, c.in + c.padding);  // of what is not zero
-    row = c.stride == 1 ? std::max(reach - shared, end) : (reach + c.stride - 1) / c.stride;
+    row = distance(c, shape.size);
+    image = distance(r, shape.size) * row;
     flat = (r.out - 1) * row + c.out;
+    const int64_t fitting = std::max<int64_t>(1, (most_flat - flat) / image + 1);
+    const int64_t times = (most_images + fitting - 1) / fitting;
+    images = (most_images + times - 1) / times;
+    flat += (images - 1) * image;
     const int64_t rows = (r.reach(shape.size) + r.stride - 1) / r.stride;
-    phase = (rows * row + reach + slack + multiple - 1) / multiple * multiple;
+    phase = ((images - 1) * image + rows * row + c.reach(shape.size) + slack + multiple - 1) / multiple * multiple;
     plane = phase * r.stride * c.stride;
     bool zeros = false;
     for (int tap = 0; tap < shape.taps(); ++tap) zeros |= tap_position(shape, tap).row < 0;
     field = (shape.in_elements() + zeros) * plane;  // a plane of zeros for the taps that read nothing else
   }
+
+  // From a line of pixels to the next, in pixels of one phase.
+  static int64_t distance(const Axis& axis, int size) {
+    const int64_t reach = axis.reach(size);
+    if (axis.stride > 1) return (reach + axis.stride - 1) / axis.stride;
+    const int64_t shared = std::max<int64_t>(0, std::min(axis.padding, reach - axis.out));
+    return std::max(reach - shared,
+                    std::min(reach, axis.in + axis.padding));  // the zeros at its end are the next one's
+  }
+
+  // Of some images, not all.
+  int64_t flat_of(int64_t count) const { return flat - (images - count) * image; }
 
   // Of a position among the zeros.
   int64_t offset(int64_t r, int64_t c) const {

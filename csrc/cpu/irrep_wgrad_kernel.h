@@ -97,95 +97,146 @@ class IrrepWgrad final : public IrrepWgradPlan {
   using Vec = typename Vector<T>::Aligned;
   static constexpr int lanes = Vector<T>::lanes, order = Group::table.order;
   static constexpr int64_t kMaxStretch = 26;  // vectors: the rows of kWgradSteps steps stay in the first-level cache
-  static constexpr int64_t kMaxChunks = 8;    // parts of the batch that are summed apart, each in memory of its own
+  static constexpr int64_t kUnits = 8, kPartFields = 16;
 
  public:
   explicit IrrepWgrad(const IrrepWgradParams& params)
-      : p_(params), s_(p_.shape), layout_(s_, kMaxStretch * lanes, lanes), orbits_(orbits(s_)),
-        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())),
-        steps_(s_.in_fields * orbit_count_), chunks_(std::max<int64_t>(1, std::min(s_.batch, kMaxChunks))) {
+      : p_(params), s_(p_.shape), chunks_(chunks_of(s_)),
+        parts_(std::max<int64_t>(1, std::min(kUnits / chunks_, s_.in_fields / kPartFields))),
+        layout_(s_, kMaxStretch * lanes, lanes, kMaxStretch * lanes, (s_.batch + chunks_ - 1) / chunks_),
+        orbits_(orbits(s_)), orbit_offset_(orbit_offsets(s_, orbits_, layout_)),
+        orbit_count_(static_cast<int64_t>(orbits_.size())) {
     const int64_t vectors = (layout_.flat + lanes - 1) / lanes, stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
     stretch_ = (vectors + stretches - 1) / stretches * lanes;
     row_ = stretch_ + lanes;  // rows at a power of two would share cache sets
     dy_plane_ = stretches * stretch_ + lanes;
-    for (int64_t block = 0; block < blocks_of_steps(); ++block)
-      for (int64_t step = first_step(block), end = first_step(block + 1); step < end; ++step)
-        sums_of_step_.push_back(
-            {first_step(block) * s_.out_fields + step - first_step(block), end - first_step(block)});
-    sums_.resize(s_.groups * chunks_ * numbers());
+    numbers_ = s_.out_fields * most_fields() * orbit_count_ * order + lanes;
+    sums_.resize(units() * numbers_);
   }
 
-  int64_t units() const override { return s_.groups * chunks_; }
+  int64_t units() const override { return finish_units() * chunks_; }
+  int64_t finish_units() const override { return s_.groups * parts_; }
 
   void run(int64_t begin, int64_t end) override {
-    Scratch<T> planes_scratch(s_.in_fields * layout_.field), dy_scratch(s_.out_fields * order * dy_plane_);
+    Scratch<T> planes_scratch(most_fields() * layout_.field), dy_scratch(s_.out_fields * order * dy_plane_);
     Scratch<T> forward_scratch(kWgradSteps * order * row_);
     T *planes = planes_scratch.data(), *dy = dy_scratch.data();
+    int64_t images = 0;  // that lie in the planes
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t block = unit / chunks_, chunk = unit % chunks_;
-      T* sums = sums_.data() + unit * numbers();
+      const int64_t block = unit / chunks_ / parts_, chunk = unit % chunks_;
+      const Part part = part_of(unit / chunks_ % parts_);
+      ConvShape shape = s_;
+      shape.in_fields = part.fields;
       LinePrefetch prefetch[2];  // of x and of dy
-      for (int64_t b = chunk * s_.batch / chunks_; b < (chunk + 1) * s_.batch / chunks_; ++b) {
-        const S* x = static_cast<const S*>(p_.x) + b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
-        pad_planes<T, S>(s_, layout_, x, nullptr, p_.x_strides, planes);
-        copy_gradient(b, block, dy);
+      const int64_t last = (chunk + 1) * s_.batch / chunks_;
+      for (int64_t b = chunk * s_.batch / chunks_; b < last; b += layout_.images) {
+        const int64_t count = std::min(layout_.images, last - b);
+        if (count < images) {  // the others left numbers behind
+          std::fill_n(planes, most_fields() * layout_.field, T(0));
+          std::fill_n(dy, s_.out_fields * order * dy_plane_, T(0));
+        }
+        images = count;
+        for (int64_t i = 0; i < count; ++i) {
+          pad_planes<T, S>(shape, layout_, x_of(b + i, block, part), nullptr, p_.x_strides, planes + i * layout_.image);
+          copy_gradient(b + i, block, dy + i * layout_.image);
+        }
         if (p_.x_scale)
-          scale_planes(planes, static_cast<const S*>(p_.x_scale), s_.in_fields, layout_.field, order, layout_.plane,
+          scale_planes(planes, static_cast<const S*>(p_.x_scale), part.fields, layout_.field, order, layout_.plane,
                        planes);
         if (p_.dy_scale)
           scale_planes(dy, static_cast<const S*>(p_.dy_scale), s_.out_fields, order * dy_plane_, order, dy_plane_, dy);
+        const int64_t flat = layout_.flat_of(count);
         for (int64_t o = 0; o < s_.out_fields; ++o) {
           T* field = dy + o * order * dy_plane_;
-          transform_rows(field, Strided{dy_plane_}, layout_.flat, field, dy_plane_);
+          transform_rows(field, Strided{dy_plane_}, flat, field, dy_plane_);
         }
-        if (b + 1 < (chunk + 1) * s_.batch / chunks_) aim_at_image(b + 1, prefetch);
-        for (int64_t start = 0; start < layout_.flat; start += stretch_)
-          add_stretch(planes + start, dy + start, forward_scratch.data(), sums, prefetch);
+        if (b + count < last) aim_at_image(b + count, block, part, prefetch);
+        for (int64_t start = 0; start < flat; start += stretch_)
+          add_stretch(part, planes + start, dy + start, forward_scratch.data(), sums_.data() + unit * numbers_,
+                      prefetch);
       }
     }
   }
 
-  void finish() override {
+  void finish(int64_t begin, int64_t end) override {
     constexpr auto scale = inverse_scales<Group>();
     const std::vector<int32_t> position = orbit_positions(s_, orbits_);
-    const int64_t pairs = s_.out_fields * s_.in_fields, weight_numbers = s_.in_elements() * s_.taps();
-    S* to = static_cast<S*>(p_.grad_weight);
-    std::vector<T> block_gradient(weight_numbers);
-    for (int64_t block = 0; block < s_.groups; ++block)
-      for (int64_t pair = 0; pair < pairs; ++pair, to += weight_numbers) {
-        std::fill(block_gradient.begin(), block_gradient.end(), T(0));
-        for (int64_t orbit = 0; orbit < orbit_count_; ++orbit) {
-          const SumsOfStep& step = sums_of_step_[pair % s_.in_fields * orbit_count_ + orbit];
-          const int64_t at = step.first + pair / s_.in_fields * step.field;
-          T f[order] = {};
-          for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
-            const T* sums = sums_.data() + (block * chunks_ + chunk) * numbers();
-            for (int g = 0; g < order; ++g) f[g] += sums[g * pairs * orbit_count_ + at];
+    const int64_t weight_numbers = s_.in_elements() * s_.taps();
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const Part part = part_of(unit % parts_);
+      const T* sums = sums_.data() + unit * chunks_ * numbers_;
+      const int64_t plane = s_.out_fields * steps(part);
+      S* gradient = static_cast<S*>(p_.grad_weight) + unit / parts_ * s_.out_fields * s_.in_fields * weight_numbers;
+      for (int64_t block = 0; block < blocks_of_steps(part); ++block) {
+        const int64_t first = first_step(part, block), count = first_step(part, block + 1) - first;
+        // Lanes are numbers of the block, [output field][step].
+        for (int64_t at = 0; at < count * s_.out_fields; at += lanes) {
+          Vec f[order];
+          for (int g = 0; g < order; ++g) {
+            f[g] = Vec{};
+            for (int64_t chunk = 0; chunk < chunks_; ++chunk)
+              f[g] += *reinterpret_cast<const typename Vector<T>::Unaligned*>(sums + chunk * numbers_ + g * plane +
+                                                                              first * s_.out_fields + at);
+            f[g] *= T(scale[g]);
           }
-          for (int g = 0; g < order; ++g) f[g] *= T(scale[g] / orbits_[orbit].stabiliser);
           transpose_transform<Group>(f);
-          for (int g = 0; g < order; ++g) block_gradient[position[orbit * order + g]] += f[g];
+          T orbit_gradient[order][lanes];
+          store_elements<Group>(f, orbit_gradient[0], lanes);
+          for (int lane = 0; lane < std::min<int64_t>(lanes, count * s_.out_fields - at); ++lane) {
+            const int64_t o = (at + lane) / count, step = first + (at + lane) % count, orbit = step % orbit_count_;
+            const int32_t* to = position.data() + orbit * order;
+            S* weight = gradient + (o * s_.in_fields + part.first + step / orbit_count_) * weight_numbers;
+            const int stabiliser = orbits_[orbit].stabiliser;
+            for (int g = 0; g < order; ++g) {
+              T sum = orbit_gradient[g][lane];
+              // Of the elements that move the tap to one place, each brings its share.
+              for (int h = 0; stabiliser > 1 && h < order; ++h)
+                if (h != g && to[h] == to[g]) sum += orbit_gradient[h][lane];
+              weight[to[g]] = narrow<S>(sum / T(stabiliser));
+            }
+          }
         }
-        for (int64_t i = 0; i < weight_numbers; ++i) to[i] = narrow<S>(block_gradient[i]);
       }
+    }
   }
 
  private:
-  int64_t numbers() const { return s_.out_fields * steps_ * order + lanes; }
-  int64_t blocks_of_steps() const { return (steps_ + kWgradSteps - 1) / kWgradSteps; }
-  int64_t first_step(int64_t block) const { return block * steps_ / blocks_of_steps(); }
+  struct Part {
+    int64_t first, fields;  // of the input
+  };
+  Part part_of(int64_t part) const {
+    const int64_t first = part * s_.in_fields / parts_;
+    return {first, (part + 1) * s_.in_fields / parts_ - first};
+  }
+
+  // Each chunk of the batch has sums of its own, as many as there are weights: no more of them than the maps have numbers.
+  // Where that leaves less than kUnits to share, the input's fields are cut, and each part reads all of dy.
+  static int64_t chunks_of(const ConvShape& s) {
+    const int64_t maps = (s.in_fields + s.out_fields) * s.batch * s.rows.out * s.columns.out;
+    return std::max<int64_t>(1, std::min({kUnits, s.batch, maps / (s.in_fields * s.out_fields * s.taps())}));
+  }
+  int64_t most_fields() const { return (s_.in_fields + parts_ - 1) / parts_; }
+
+  // (field, orbit) pairs of a part, and the blocks of them that a micro-kernel takes.
+  int64_t steps(const Part& part) const { return part.fields * orbit_count_; }
+  int64_t blocks_of_steps(const Part& part) const { return (steps(part) + kWgradSteps - 1) / kWgradSteps; }
+  int64_t first_step(const Part& part, int64_t block) const { return block * steps(part) / blocks_of_steps(part); }
 
   int64_t blocks_of_fields() const { return (s_.out_fields + kWgradFields - 1) / kWgradFields; }
 
+  const S* x_of(int64_t b, int64_t block, const Part& part) const {
+    const MapStrides& strides = p_.x_strides;
+    return static_cast<const S*>(p_.x) + b * strides.batch + (block * s_.in_fields + part.first) * strides.field;
+  }
+
   // The next image is fetched while this one is computed.
-  void aim_at_image(int64_t b, LinePrefetch (&prefetch)[2]) const {
+  void aim_at_image(int64_t b, int64_t block, const Part& part, LinePrefetch (&prefetch)[2]) const {
     if (s_.groups > 1) return;
     int64_t calls = 0;  // of the micro-kernels in one image
     for (const Irrep& irrep : Group::table.irreps) calls += irrep.dim * irrep.columns() * blocks_of_fields();
-    calls *= (layout_.flat + stretch_ - 1) / stretch_ * blocks_of_steps();
+    calls *= (layout_.flat + stretch_ - 1) / stretch_ * blocks_of_steps(part);
     const Axis &r = s_.rows, &c = s_.columns;
-    prefetch[0].aim(static_cast<const S*>(p_.x) + b * p_.x_strides.batch, s_.in_fields * s_.in_elements() * r.in * c.in,
-                    calls);
+    prefetch[0].aim(x_of(b, block, part), part.fields * s_.in_elements() * r.in * c.in, calls);
     prefetch[1].aim(static_cast<const S*>(p_.dy) + b * p_.dy_strides.batch, s_.out_fields * order * r.out * c.out,
                     calls);
   }
@@ -200,15 +251,16 @@ class IrrepWgrad final : public IrrepWgradPlan {
                    [&](int64_t i) { return i * layout_.row; });
   }
 
-  void add_stretch(const T* planes, const T* dy_hat, T* forward, T* sums, LinePrefetch (&prefetch)[2]) const {
-    for (int64_t block = 0; block < blocks_of_steps(); ++block) {
-      const int64_t first = first_step(block), count = first_step(block + 1) - first;
+  void add_stretch(const Part& part, const T* planes, const T* dy_hat, T* forward, T* sums,
+                   LinePrefetch (&prefetch)[2]) const {
+    for (int64_t block = 0; block < blocks_of_steps(part); ++block) {
+      const int64_t first = first_step(part, block), count = first_step(part, block + 1) - first;
       for (int64_t i = 0; i < count; ++i) {
         const int64_t field = (first + i) / orbit_count_, orbit = (first + i) % orbit_count_;
         transform_rows(planes + field * layout_.field, orbit_offset_.data() + orbit * order, stretch_,
                        forward + i * order * row_, row_);
       }
-      multiply_steps(dy_hat, forward, count, sums + first * s_.out_fields, prefetch);
+      multiply_steps(dy_hat, forward, count, sums + first * s_.out_fields, s_.out_fields * steps(part), prefetch);
     }
   }
 
@@ -225,7 +277,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
 
   // Some steps against all output fields: sums[plane ψ̂[i'][j]][block of steps][output field][step]. The rows of x are read
   // once for each block of fields, from the first-level cache; those of dy once for all steps.
-  void multiply_steps(const T* dy_hat, const T* forward, int64_t steps, T* sums, LinePrefetch (&prefetch)[2]) const {
+  void multiply_steps(const T* dy_hat, const T* forward, int64_t steps, T* sums, int64_t sums_plane,
+                      LinePrefetch (&prefetch)[2]) const {
     const int64_t fields = s_.out_fields, blocks = blocks_of_fields();
     for (const Irrep& irrep : Group::table.irreps)
       for (int j = 0; j < irrep.dim; ++j)
@@ -241,7 +294,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
             a.dy_field = order * dy_plane_;
             a.x_step = order * row_;
             a.pixels = stretch_;
-            a.to = sums + irrep.plane[i][j] * fields * steps_ + first * steps;
+            a.to = sums + irrep.plane[i][j] * sums_plane + first * steps;
             const WgradMultiply<T> kernel = irrep.dim == 1                 ? wgrad_for<T, 1, false>(count, steps)
                                             : irrep.complex_type && j == 1 ? wgrad_for<T, 2, true>(count, steps)
                                                                            : wgrad_for<T, 2, false>(count, steps);
@@ -249,18 +302,14 @@ class IrrepWgrad final : public IrrepWgradPlan {
           }
   }
 
-  // Where the sums of a step lie in a plane: those of output field 0, and the distance to the next field.
-  struct SumsOfStep {
-    int64_t first, field;
-  };
-
   const IrrepWgradParams p_;
   const ConvShape& s_;
+  int64_t chunks_, parts_;  // of the batch, of the input's fields
   PlaneLayout layout_;
   std::vector<Orbit> orbits_;
   std::vector<int64_t> orbit_offset_;
-  int64_t orbit_count_, steps_, chunks_;  // steps: (input field, orbit) pairs
+  int64_t orbit_count_;
   int64_t stretch_, row_, dy_plane_;  // pixels in a stretch; numbers between the rows of X̂ and between the planes of dŷ
-  std::vector<SumsOfStep> sums_of_step_;
-  std::vector<T> sums_;  // [block of fields][chunk][plane][block of steps][output field][step]
+  int64_t numbers_;                   // of the sums of a unit, and room for a vector
+  std::vector<T> sums_;               // [block of fields][part][chunk][plane][block of steps][output field][step]
 };

@@ -100,7 +100,7 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
     if (c.banks > 1) (c.relax_input ? wgrad.x_scale : wgrad.dy_scale) = w.data() + l * order;
     const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
     gradient->run(0, gradient->units());
-    gradient->finish();
+    gradient->finish(0, gradient->finish_units());
   }
 
   std::vector<double> want(out_numbers), want_grad(weight.size());
@@ -168,6 +168,11 @@ int main() {
       {false, 1, 1, 2, 3, 7, 20, 3, 2, 1, 1, 1, Rows, 1, false, true},
       {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},
       {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
+      // wgrad puts small images one behind the other, and cuts the input's fields from 32 on.
+      {false, 17, 1, 2, 3, 5, 4, 3, 1, 1, 1, 1, Rows},
+      {false, 19, 1, 2, 3, 7, 6, 3, 2, 1, 1, 1, FieldsLast, 1, false, true},
+      {true, 17, 2, 1, 5, 5, 5, 3, 1, 1, 1, 1, ElementsLast},
+      {false, 7, 1, 35, 2, 4, 3, 2, 1, 0, 1, 1, Rows, 2, true},
   };
   return for_each_instruction_set([&](InstructionSet level) {
     for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
