@@ -29,7 +29,8 @@ def load_flowers102(data_dir: Path | str, size: int = 224) -> ImageFiles:
     if labels.min() < 1 or labels.max() > 102:
         found = f"{labels.min()} to {labels.max()}"
         raise InputError(f"{folder / 'imagelabels.mat'}: the labels must be 1 to 102, got {found}")
-    splits, files = {}, []
+    splits: dict[str, Pictures] = {}
+    files: list[tuple[Path, int]] = []
     for split, key in _IDS.items():
         ids = _matrix(folder / "setid.mat", key)
         if ids.min() < 1 or ids.max() > len(labels):

@@ -50,7 +50,10 @@ def load_image_folder(data_dir: Path | str, size: int = 224) -> ImageFiles:
     for split, entries in found.items():
         if not entries:
             raise InputError(f"{root}: too few pictures for the {split} split, {sum(map(len, found.values()))} in all")
-    splits = {split: Pictures(*zip(*entries), size) for split, entries in found.items()}
+    splits = {
+        split: Pictures([path for path, _ in entries], [label for _, label in entries], size)
+        for split, entries in found.items()
+    }
     files = [entry for entries in found.values() for entry in entries]
     return ImageFiles(splits, f"pictures of {len(classes)} classes", digest_of_files(files, root))
 

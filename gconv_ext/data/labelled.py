@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class LabelledImages(NamedTuple):
         digest = hashlib.sha256()
         for split in SPLITS:
             for array in self.splits[split]:
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -43,20 +43,20 @@ class ImageFiles(NamedTuple):
     """Datasets by split, {"train": dataset, ...}, that read an image, uint8 [3, H, W], when it is asked for, and give
     it with its label, an int; their origin; and a digest of the files' names, sizes and labels."""
 
-    splits: dict[str, Dataset]
+    splits: Mapping[str, Dataset[tuple[Tensor, int]]]
     origin: str
     digest: str
 
     def count(self, split: str) -> int:
         """How many images a split has."""
-        return len(self.splits[split])
+        return len(self.splits[split])  # type: ignore[arg-type]  # torch leaves len() out of Dataset
 
     def sha256(self) -> str:
         """Tells this data from other data, for results files."""
         return self.digest
 
 
-class Pictures(Dataset):
+class Pictures(Dataset[tuple[Tensor, int]]):
     """Picture files of any size and format that Pillow reads, cut to a square in the middle and scaled bilinearly.
 
     Args:

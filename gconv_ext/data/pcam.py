@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from .labelled import SPLITS, ImageFiles, digest_of_files, existing, folder_with, import_extra
 
+_T = TypeVar("_T")
 _NAME = "camelyonpatch_level_2_split_{}_{}.h5"
 
 
@@ -29,7 +32,8 @@ def load_pcam(data_dir: Path | str) -> ImageFiles:
     """
     root = Path(data_dir)
     folder = folder_with(_NAME.format("train", "x"), (root, root / "pcam"))
-    splits, files = {}, []
+    splits: dict[str, Patches] = {}
+    files: list[tuple[Path, object]] = []
     for split in SPLITS:
         name = "valid" if split == "validation" else split
         patches, labels = (existing(folder / _NAME.format(name, part)) for part in "xy")
@@ -38,7 +42,7 @@ def load_pcam(data_dir: Path | str) -> ImageFiles:
     return ImageFiles(splits, "PatchCamelyon from HDF5 files", digest_of_files(files, folder))
 
 
-class Patches(Dataset):
+class Patches(Dataset[tuple[Tensor, int]]):
     """One split: "x", uint8 [N, 96, 96, 3], in one file, and "y", [N, 1, 1, 1], in another.
 
     Item i: (uint8 tensor [3, 96, 96], label).
@@ -54,7 +58,7 @@ class Patches(Dataset):
             raise InputError(f"{labels}: {len(self.labels)} labels for the {shape[0]} patches of {patches.name}")
         if not set(self.labels) <= {0, 1}:
             raise InputError(f"{labels}: the labels must be 0 and 1, got {min(self.labels)} to {max(self.labels)}")
-        self._opened: tuple = (None, None)
+        self._opened: tuple[int | None, Any] = (None, None)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,11 +70,11 @@ class Patches(Dataset):
             self._opened = os.getpid(), file
         return torch.from_numpy(file["x"][i]).permute(2, 0, 1), self.labels[i]
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": (None, None)}
 
 
-def _dataset(path: Path, name: str, take):
+def _dataset(path: Path, name: str, take: Callable[[Any], _T]) -> _T:
     h5py = import_extra("h5py", "PatchCamelyon")
     try:
         with h5py.File(path) as file:

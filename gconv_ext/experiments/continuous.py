@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ..nn.distributions import ElementDistribution, distribution_parameters
 from ..training.classifier import ImageClassifier
 
 # Paper 4's network: its options.
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "strict": dict(partial=False),
     "partial": dict(partial=True),
     "t2-ending": dict(partial=False, ending="T2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -78,7 +79,7 @@ class NoiseConfig:
         return self.model.startswith("relaxed")
 
     def network(self, algorithm: str | None = None) -> torch.nn.Module:
-        options = {} if self.model == "plain" else {"algorithm": algorithm or self.algorithm}
+        options: dict[str, Any] = {} if self.model == "plain" else {"algorithm": algorithm or self.algorithm}
         if self.relaxed:
             options["num_filter_banks"] = self.num_filter_banks
         if self.relaxed and self.model != "relaxed-translation":

@@ -112,7 +112,7 @@ def run(config: QuarterTurnConfig, digits: Digits, out: Path, *, resume: bool = 
         "accuracy": _accuracy(logits),
         "loss": F.cross_entropy(logits, labels).item(),
         "logits": logits.tolist(),
-        "filter": network[0].weight.detach()[0, 0].tolist(),
+        "filter": network.get_parameter("0.weight").detach()[0, 0].tolist(),
         "maps": {"f(x)": _rounded(maps[0]), "T⁻¹(f(T(x)))": _rounded(turned_back[0])},
         "largest_difference": (maps[:1] - turned_back).abs().max().item(),
     }

@@ -112,7 +112,7 @@ def _section(target: Target, by_settings, pictures: list[Path]) -> str:
     rows = [row for _, own in by_settings for row in own]
     tables = [_table(target, by_settings)] if target.figures else []
     if target.comparison:
-        tables.append(_comparison(target, by_settings))
+        tables.append(_comparison(target, target.comparison, by_settings))
     if target.figures and "steps_per_second" in rows[0]:
         tables.append(_speeds(target, by_settings))
     shown_pictures = [f"![{target.title}]({picture.name})" for picture in pictures]
@@ -170,9 +170,8 @@ def _against(mean: float, error: float | None, published) -> list[str]:
     return [_with_error(*published), difference]
 
 
-def _comparison(target: Target, by_settings) -> str:
+def _comparison(target: Target, asked: dict, by_settings) -> str:
     """Runs that differ in one field alone, seed by seed; and which value of another field the validation split picks."""
-    asked = target.comparison
     figure, name, choose = asked["figure"], asked["field"], asked.get("choose")
     free = {name, choose}
     label = target.figures[figure]

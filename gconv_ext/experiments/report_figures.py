@@ -12,8 +12,9 @@ from .targets import Target
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
 
-COLOURS = plt.cm.tab10.colors
+COLOURS = [plt.cm.tab10(i) for i in range(10)]
 
 
 def draw_points(target: Target, by_settings: list[tuple[dict, list[dict]]], path: Path) -> Path:
@@ -44,9 +45,13 @@ def draw_points(target: Target, by_settings: list[tuple[dict, list[dict]]], path
         axis.grid(alpha=0.3)
     axes[0, 0].set_yticks(range(len(places)), places)
     axes[0, 0].invert_yaxis()
-    handles = [plt.Line2D([], [], marker="o", linestyle="", color=colour, label=str(value)) for value, colour in colours.items()]
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=colour, label=str(value)) for value, colour in colours.items()
+    ]
     if target.published["rows"]:
-        handles.append(plt.Line2D([], [], marker="D", linestyle="", color="black", markerfacecolor="none", label="published"))
+        handles.append(
+            Line2D([], [], marker="D", linestyle="", color="black", markerfacecolor="none", label="published")
+        )
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
     return save(figure, path)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from . import sixes_figures
-from .report_figures import COLOURS, plt, save, value_text
+from .report_figures import COLOURS, save, value_text
 from .targets import Target
 
 BySettings = list[tuple[dict, list[dict]]]  # (settings, its rows), in the order of the grid; none without rows
@@ -83,7 +84,7 @@ def draw_maps(target: Target, by_settings: BySettings, path: Path) -> Path:
         line[0].imshow(weights, cmap="coolwarm", vmin=-abs(weights).max(), vmax=abs(weights).max())
         line[0].set_title(f"size {settings['size']}: filter", fontsize=10)
         for axis, name, values in zip(line[1:], names, maps):
-            top, bottom = np.hstack(values[:2]), np.hstack(values[2:])
+            top, bottom = np.hstack(list(values[:2])), np.hstack(list(values[2:]))
             axis.imshow(np.vstack([top, bottom]), cmap="coolwarm", vmin=-limit, vmax=limit)
             axis.set_title(f"{name}, all four rotations of the filter", fontsize=10)
         for axis in line:

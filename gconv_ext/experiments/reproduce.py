@@ -17,17 +17,19 @@ from pathlib import Path
 
 import torch
 
+from ..data import ImageFiles, LabelledImages
 from ..errors import InputError
 from ..training.results import append_row, read_rows
 from .targets import EXPERIMENTS, Target, expand
 
 RESULTS = "results.jsonl"
 UNFINISHED = "unfinished"  # folder of what is being trained; empty when all is done
+_data: LabelledImages | ImageFiles  # what _start gives a process to train on
 
 
 def reproduce(
-    target: Target, data, out: Path, *, scale: float = 1, seeds: int | None = None, jobs: int = 1, resume: bool = False,
-    accelerator: str = "auto",
+    target: Target, data: LabelledImages | ImageFiles, out: Path, *, scale: float = 1, seeds: int | None = None,
+    jobs: int = 1, resume: bool = False, accelerator: str = "auto",
 ) -> list[dict]:  # fmt: skip
     """Trains every run of a target that out/<target>/results.jsonl does not have, and appends its row.
 
@@ -62,7 +64,8 @@ def reproduce(
         (folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
         about = {"target": target.folder, "scale": scale, "all_images": images}
         rows += _train(missing, target.experiment, data, folder, about, jobs, accelerator)
-    return [find_row(run.config, sha256, rows) for run in runs]
+    found = [find_row(run.config, sha256, rows) for run in runs]
+    return [row for row in found if row]  # every run has one by now
 
 
 def _known_rows(folder: Path, scale: float, sha256: str, resume: bool) -> list[dict]:
@@ -86,7 +89,10 @@ def find_row(config, sha256: str, rows: list[dict]) -> dict | None:
     return next((row for row in rows if defaults | row["config"] == identity), None)
 
 
-def _train(configs: list, experiment: str, data, folder: Path, about: dict, jobs: int, accelerator: str) -> list[dict]:
+def _train(
+    configs: list, experiment: str, data: LabelledImages | ImageFiles, folder: Path, about: dict, jobs: int,
+    accelerator: str,
+) -> list[dict]:  # fmt: skip
     """Appends the rows to the results file, as the runs finish; returns them."""
     started, rows = time.monotonic(), []
     threads, others = max(1, (os.cpu_count() or 1) // jobs), multiprocessing.active_children()
@@ -126,7 +132,7 @@ def _work_name(config) -> str:
     return f"{config.name}-{hashlib.sha256(repr(config).encode()).hexdigest()[:8]}"
 
 
-def _start(data, threads: int) -> None:
+def _start(data: LabelledImages | ImageFiles, threads: int) -> None:
     """In each process, once.  Ctrl-C is for the parent, which ends the processes; when the parent is killed they end too,
     or they would go on beside the command that resumes."""
     global _data
@@ -137,7 +143,9 @@ def _start(data, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

@@ -21,7 +21,7 @@ def draw_curves(rows: list[dict], path: Path) -> Path:
         The path.
     """
     figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    colours = {}  # of each group and model; seeds differ in the line
+    colours: dict[tuple[str, str], tuple[float, ...]] = {}  # of each group and model; seeds differ in the line
     for row in rows:
         if curve := row["probability_of_six"]:
             config, half = row["config"], len(curve) // 2

@@ -6,9 +6,11 @@ from __future__ import annotations
 import statistics
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, Subset
 
 from ..data import SPLITS, ImageFiles, LabelledImages
@@ -92,22 +94,24 @@ def _first(config: SubsamplingConfig, images: TurnedImages) -> Tensor:
 class _Classifier(PreparesBatches, ImageClassifier):
     """Learns by one of the recipes."""
 
+    settings: SubsamplingConfig
+
     def __init__(self, config: SubsamplingConfig, identity: dict):
         super().__init__(config.network(), config.lr, 0.0, identity)
         self.settings = config
 
     def configure_optimizers(self):
-        options = dict(lr=self.lr, weight_decay=self.settings.weight_decay)
-        steps = self.trainer.estimated_stepping_batches
+        options: dict[str, Any] = dict(lr=self.lr, weight_decay=self.settings.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
         if self.settings.recipe == "sgd":
-            optimizer = torch.optim.SGD(self.parameters(), momentum=0.9, **options)
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(self.parameters(), momentum=0.9, **options)
         else:
             optimizer = torch.optim.Adam(self.parameters(), **options)
         if self.settings.recipe == "one-cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+            schedule: LRScheduler = OneCycleLR(optimizer, self.lr, total_steps=steps)
         else:
             parts, factor = (5, 0.5) if self.settings.recipe == "halving" else (3, 0.1)
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor ** (parts * step // steps))
+            schedule = LambdaLR(optimizer, lambda step: factor ** (parts * step // steps))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 

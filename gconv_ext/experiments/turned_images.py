@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,31 +23,52 @@ from ..training.fit import SplitData
 class ImageSettings(Protocol):
     """What this module reads of a configuration; SubsamplingConfig says what they mean."""
 
-    dataset: str
-    size: int
-    sigma: float
-    circle_crop: bool
-    crop_padding: int
-    flip: bool
-    train_images: int | None
-    validation_images: int | None
-    test_images: int | None
-    seed: int
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sigma(self) -> float: ...
+
+    @property
+    def circle_crop(self) -> bool: ...
+
+    @property
+    def crop_padding(self) -> int: ...
+
+    @property
+    def flip(self) -> bool: ...
+
+    @property
+    def train_images(self) -> int | None: ...
+
+    @property
+    def validation_images(self) -> int | None: ...
+
+    @property
+    def test_images(self) -> int | None: ...
+
+    @property
+    def seed(self) -> int: ...
 
 
-class TurnedImages(Dataset):
+class TurnedImages(Dataset[tuple[Tensor, int | Tensor, Tensor]]):
     """The images of a split that a run uses, their labels, and the angles to turn them by, in degrees; `rotation` is as
     SubsamplingConfig names it."""
 
     def __init__(self, config: ImageSettings, data: LabelledImages | ImageFiles, split: str, rotation: str):
-        images = data.splits[split]
-        if not isinstance(images, Dataset):
-            pixels, labels = map(torch.tensor, images)
+        given = data.splits[split]
+        if isinstance(given, Dataset):
+            images: Dataset = given
+        else:
+            pixels, labels = map(torch.tensor, given)
             images = TensorDataset(pixels if pixels.dim() == 4 else pixels.unsqueeze(1), labels.long())
         channels, found = IMAGE_SETS[config.dataset].channels, images[0][0].shape[0]
         if found != channels:
             raise InputError(f"the data must be {config.dataset}, with {channels} channels, got images with {found}")
-        self.images, self.chosen = images, spread(getattr(config, f"{split}_images"), len(images))
+        self.images, self.chosen = images, spread(getattr(config, f"{split}_images"), data.count(split))
         count = len(self.chosen)
         generator = torch.Generator().manual_seed(config.seed * 3 + SPLITS.index(split))
         if rotation == "none":
@@ -74,8 +95,8 @@ def prepared(config: ImageSettings, images: Tensor, degrees: Tensor | float) -> 
         x = rotate(x, degrees)
     if config.circle_crop:
         x = CircleCrop()(x)
-    images = IMAGE_SETS[config.dataset]
-    return (x - x.new_tensor(images.mean).view(-1, 1, 1)) / x.new_tensor(images.std).view(-1, 1, 1)
+    known = IMAGE_SETS[config.dataset]
+    return (x - x.new_tensor(known.mean).view(-1, 1, 1)) / x.new_tensor(known.std).view(-1, 1, 1)
 
 
 def augmented(config: ImageSettings, x: Tensor) -> Tensor:
@@ -90,8 +111,10 @@ def augmented(config: ImageSettings, x: Tensor) -> Tensor:
     return padded[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
 
 
-class PreparesBatches:
+class PreparesBatches(ImageClassifier):
     """Part of an ImageClassifier with `settings`: it prepares the batches of TurnedImages itself, where the network is."""
+
+    settings: ImageSettings
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], _: int) -> tuple[Tensor, Tensor]:
         images, labels, degrees = batch
@@ -106,7 +129,7 @@ class PreparesBatches:
 
 def workers(data: LabelledImages | ImageFiles) -> int:
     """How many processes read the images."""
-    return 0 if isinstance(data, LabelledImages) else min(8, os.cpu_count())
+    return 0 if isinstance(data, LabelledImages) else min(8, os.cpu_count() or 1)
 
 
 def train(
@@ -134,7 +157,7 @@ def steps_per_second(config, algorithms: Iterable[str], train: TurnedImages, dev
 
 @torch.no_grad()
 def accuracies(
-    config: ImageSettings, network: nn.Module, batches: DataLoader, angles: list[float | None]
+    config: ImageSettings, network: nn.Module, batches: DataLoader, angles: Sequence[float | None]
 ) -> list[float]:
     """Accuracy for each of the angles; None stands for the angles that the images come with."""
     device = next(network.parameters()).device

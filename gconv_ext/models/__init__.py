@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +16,7 @@ from .nonstationary import NonstationaryCKResNet
 from .partial import PartialCKResNet, PartialCNN13
 from .resnet import RESNETS, ResNet
 
-_MODELS = {
+_MODELS: dict[str, Callable[..., nn.Module]] = {
     "noise_plain_cnn": NoisePlainCNN,
     "noise_p4_cnn": NoiseP4CNN,
     "noise_p4m_cnn": NoiseP4MCNN,
@@ -41,7 +43,7 @@ def list_models() -> list[str]:
     return list(_MODELS)
 
 
-def create_model(name: str, **options) -> nn.Module:
+def create_model(name: str, **options: Any) -> nn.Module:
     """Makes a network, with the paper's settings unless told otherwise.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch.nn.functional as F
@@ -12,9 +12,20 @@ from ..checks import check_image, check_positive
 from ..nn import GroupBatchNorm2d, SpatialMaxPool2d
 
 
+class CKMap(Protocol):
+    """What the layers of a CKResNet pass on, a map like nn.SampledMap: `features` [B, C, N, H, W], `apply(fn)` and
+    `pool(reduce)`."""
+
+    @property
+    def features(self) -> Tensor: ...
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> CKMap: ...
+
+    def pool(self, reduce: str = "max") -> Tensor: ...
+
+
 class CKLayers(Protocol):
-    """The layers of a CKResNet.  What they pass on is a map like nn.SampledMap: `features` [B, C, N, H, W], `apply(fn)`
-    and `pool(reduce)`."""
+    """The layers of a CKResNet; what they pass on is a CKMap."""
 
     kernel_size: int
 
@@ -57,7 +68,7 @@ class CKResNet(nn.Module):
         pools = [SpatialMaxPool2d(2) if at in pool_after else nn.Identity() for at in range(3)]
         self.lift = layers.lift(in_channels, width, layers.kernel_size // 2)
         self.lift_norm, self.lift_pool = GroupBatchNorm2d(width), pools[0]
-        self.blocks = nn.Sequential(*(_Block(layers, *widths[i : i + 2], pools[i + 1]) for i in range(2)))
+        self.blocks = nn.Sequential(*(_Block(layers, widths[i], widths[i + 1], pools[i + 1]) for i in range(2)))
         self.last = layers.conv(widths[-1], widths[-1], 0) if last is None else last
         self.last_norm = GroupBatchNorm2d(widths[-1])
         self.classifier = nn.Linear(widths[-1], num_classes)
@@ -68,7 +79,7 @@ class CKResNet(nn.Module):
         y = self.last(self.blocks(y)).apply(lambda f: self.last_norm(f).relu())
         return self.classifier(self._pooled(y))
 
-    def _pooled(self, y) -> Tensor:
+    def _pooled(self, y: CKMap) -> Tensor:
         """[B, C] of a map."""
         return y.pool("max").amax((-2, -1))
 
@@ -81,8 +92,8 @@ class _Block(nn.Module):
         self.shortcut = layers.shortcut(in_channels, out_channels)
         self.norm, self.pool = GroupBatchNorm2d(out_channels), pool
 
-    def forward(self, x):
-        y = self.conv2(self.conv1(x).apply(_normed_relu)).apply(_normed_relu)
+    def forward(self, x: CKMap) -> CKMap:
+        y: CKMap = self.conv2(self.conv1(x).apply(_normed_relu)).apply(_normed_relu)
         shortcut = x.features if self.shortcut is None else self.shortcut(x, y)
         return y.apply(lambda f: self.pool(self.norm(f + shortcut)).relu())
 

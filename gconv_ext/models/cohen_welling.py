@@ -20,13 +20,13 @@ class _CohenWellingCNN(StagedCNN):
 
     def __init__(self, group: str | None, in_channels: int, num_classes: int, width: int, algorithm: str):
         kit = layers(group, algorithm)
-        stages = {}
+        stages: dict[str, nn.Module] = {}
         for number in range(1, 8):
             if number == 1:
                 conv = kit.lift(in_channels, width, 3, padding=1)
             else:
                 conv = kit.conv(width, width, 3, padding=1) if number < 7 else kit.conv(width, width, 4)
-            after = [nn.Dropout(DROPOUT)] if number <= 5 else []
+            after: list[nn.Module] = [nn.Dropout(DROPOUT)] if number <= 5 else []
             after += [kit.max_pool(2)] if number == 2 else []
             stages[f"layer{number}"] = nn.Sequential(conv, kit.norm(width), nn.ReLU(), *after)
         super().__init__(in_channels, stages, kit.head(), nn.Linear(width, num_classes), kit.memory_format)

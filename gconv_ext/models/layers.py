@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def layers(group: str | None, algorithm: str) -> Layers:
             nn.Conv2d, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, gnn.ResidualBlock2d,
             lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.channels_last,
         )  # fmt: skip
-    options = dict(group=group, algorithm=algorithm)
+    options: dict[str, Any] = dict(group=group, algorithm=algorithm)
     return Layers(
         partial(gnn.LiftingConv2d, **options), partial(gnn.GroupConv2d, **options), gnn.GroupBatchNorm2d,
         gnn.SpatialMaxPool2d, partial(gnn.GroupResidualBlock2d, **options),

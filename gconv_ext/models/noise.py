@@ -11,6 +11,8 @@ ReLU layers without normalisation let the signal die out with the smaller weight
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,10 @@ class _NoiseCNN(nn.Module):
     """Subclasses give the input and the hidden convolution, and the memory format in which they are fastest on the CPU:
     channels last for PyTorch's convolution, rows of pixels for the irrep algorithm."""
 
-    def __init__(self, in_channels: int, num_classes: int, width: int, lift: nn.Module, hidden, memory_format):
+    def __init__(
+        self, in_channels: int, num_classes: int, width: int, lift: nn.Module, hidden: Callable[[], nn.Module],
+        memory_format: torch.memory_format,
+    ):  # fmt: skip
         super().__init__()
         self.in_channels, self.memory_format = in_channels, memory_format
         self.features = nn.Sequential(lift, *(hidden() for _ in range(HIDDEN_CONVOLUTIONS)))  # each with its ReLU
@@ -45,7 +50,8 @@ class _NoiseCNN(nn.Module):
 
     def equivariance_penalty(self) -> Tensor:
         """Eq. 7 of paper 1 without its factor α, summed over the layers; 0 for a network without relaxed layers."""
-        penalties = [layer.equivariance_penalty() for layer in self.features if hasattr(layer, "equivariance_penalty")]
+        found = (getattr(layer, "equivariance_penalty", None) for layer in self.features)
+        penalties = [penalty() for penalty in found if penalty is not None]
         return torch.stack(penalties).sum() if penalties else self.classifier.weight.new_zeros(())
 
 
@@ -75,7 +81,7 @@ class _NoiseGroupCNN(_NoiseCNN):
     """Strict convolutions over one group."""
 
     def __init__(self, group: str, in_channels: int, num_classes: int, width: int, algorithm: str):
-        options = dict(group=group, padding=1, bias=False, algorithm=algorithm, activation="relu")
+        options: dict[str, Any] = dict(group=group, padding=1, bias=False, algorithm=algorithm, activation="relu")
         super().__init__(
             in_channels, num_classes, width,
             LiftingConv2d(in_channels, width, 3, **options), lambda: GroupConv2d(width, width, 3, **options),
@@ -118,7 +124,7 @@ class _NoiseRelaxedCNN(_NoiseCNN):
         self, group: str, in_channels: int, num_classes: int, width: int, algorithm: str, num_filter_banks: int,
         relax_on: str,
     ):  # fmt: skip
-        options = dict(group=group, padding=1, bias=False, algorithm=algorithm, activation="relu")
+        options: dict[str, Any] = dict(group=group, padding=1, bias=False, algorithm=algorithm, activation="relu")
         options |= {"num_filter_banks": num_filter_banks}
         super().__init__(
             in_channels, num_classes, width, RelaxedLiftingConv2d(in_channels, width, 3, **options),
@@ -183,7 +189,9 @@ class NoiseRelaxedTranslationCNN(_NoiseCNN):
         self, in_channels: int = 1, num_classes: int = 10, width: int = 6, algorithm: str = "auto",
         num_filter_banks: int = 3, input_size: int = 28,
     ):  # fmt: skip
-        options = dict(padding=1, bias=False, algorithm=algorithm, activation="relu", num_filter_banks=num_filter_banks)
+        options: dict[str, Any] = dict(
+            padding=1, bias=False, algorithm=algorithm, activation="relu", num_filter_banks=num_filter_banks
+        )
         super().__init__(
             in_channels, num_classes, width, RelaxedTranslationConv2d(in_channels, width, 3, input_size, **options),
             lambda: RelaxedTranslationConv2d(width, width, 3, input_size, **options), torch.channels_last,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,32 +18,33 @@ class _Map(NamedTuple):
 
     features: Tensor
 
-    def apply(self, fn) -> _Map:
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> _Map:
         return _Map(fn(self.features))
 
     def pool(self, reduce: str = "max") -> Tensor:
         return self.features.amax(2) if reduce == "max" else self.features.mean(2)
 
 
+# What a CKResNet calls takes and gives maps, where the layers themselves have tensors.
 class _Lift(NonstationaryLiftingConv2d):
-    def forward(self, x: Tensor) -> _Map:
+    def forward(self, x: Tensor) -> _Map:  # type: ignore[override]
         return _Map(super().forward(x))
 
 
 class _Conv(NonstationaryGroupConv2d):
-    def forward(self, x: _Map) -> _Map:
+    def forward(self, x: _Map) -> _Map:  # type: ignore[override]
         return x.apply(super().forward)
 
 
 class _Shortcut(NonstationaryGroupConv2d):
-    def forward(self, x: _Map, like: _Map) -> Tensor:
+    def forward(self, x: _Map, like: _Map) -> Tensor:  # type: ignore[override]
         return super().forward(x.features)
 
 
 class _NonstationaryLayers:
     """The layers of one network, and the options that they share."""
 
-    def __init__(self, kernel_size: int, **options):
+    def __init__(self, kernel_size: int, **options: Any):
         self.kernel_size, self._options = kernel_size, options
 
     def lift(self, in_channels: int, out_channels: int, padding: int) -> nn.Module:

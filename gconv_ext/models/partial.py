@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from ..nn import (
     SpatialMaxPool2d,
 )  # fmt: skip
 from ..sampled_groups import GROUPS, check_group
-from .ckresnet import CKResNet
+from .ckresnet import CKMap, CKResNet
 
 ENDINGS = ("max", "T2", "MLP")
 
@@ -26,8 +28,10 @@ class _PartialLayers:
         rotates = GROUPS[check_group(group)][0]
         self.group, self.kernel_size = group, kernel_size
         self.elements = (8 if rotates else 1) if elements is None else elements
-        self._kernel = dict(algorithm=algorithm, kernel=kernel, hidden=hidden, omega0=omega0)
-        self._distribution = dict(elements=self.elements, partial=partial, rotations=rotations, monotonic=monotonic)
+        self._kernel: dict[str, Any] = dict(algorithm=algorithm, kernel=kernel, hidden=hidden, omega0=omega0)
+        self._distribution: dict[str, Any] = dict(
+            elements=self.elements, partial=partial, rotations=rotations, monotonic=monotonic
+        )
 
     def lift(self, in_channels: int, out_channels: int, padding: int) -> PartialLiftingConv2d:
         return PartialLiftingConv2d(
@@ -51,7 +55,9 @@ class _PartialLayers:
 
 
 class _Shortcut(PartialPointwiseConv2d):
-    def forward(self, feature_map: SampledMap, like: SampledMap) -> Tensor:
+    """As a CKResNet calls it: with a map whose elements are wanted, for the features alone."""
+
+    def forward(self, feature_map: SampledMap, like: SampledMap) -> Tensor:  # type: ignore[override]
         return super().forward(feature_map, like.elements).features
 
 
@@ -99,7 +105,7 @@ class PartialCKResNet(CKResNet):
         count = layers.elements * (1 + GROUPS[group][1])
         self.mixed = nn.Linear(count, 1) if ending == "MLP" else None
 
-    def _pooled(self, y: SampledMap) -> Tensor:
+    def _pooled(self, y: CKMap) -> Tensor:
         return super()._pooled(y) if self.mixed is None else self.mixed(y.features.amax((-2, -1))).squeeze(2)
 
 

@@ -26,8 +26,8 @@ class Augerino(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, group: str = "SE2", elements: int = 8, rotations: str = "uniform", device=None,
-        dtype=None,
+        self, network: nn.Module, group: str = "SE2", elements: int = 8, rotations: str = "uniform",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__()
         self.network = network

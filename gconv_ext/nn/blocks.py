@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import checks
@@ -16,7 +18,10 @@ from .norm import GroupBatchNorm2d
 class _ResidualBlock2d(nn.Module):
     """The two blocks are one equation; subclasses give the convolution and the normalisation."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, conv: Callable, norm: Callable):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, conv: Callable[..., nn.Module],
+        norm: Callable[[int], nn.Module],
+    ):  # fmt: skip
         super().__init__()
         self.in_channels = checks.check_positive("in_channels", in_channels)
         self.out_channels = checks.check_positive("out_channels", out_channels)
@@ -25,7 +30,7 @@ class _ResidualBlock2d(nn.Module):
         self.conv1 = conv(in_channels, out_channels, 3, stride=stride, padding=1)
         self.conv2 = conv(out_channels, out_channels, 3, padding=1)
         self.relu = nn.ReLU()
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(conv(in_channels, out_channels, 1, stride=stride), norm(out_channels))
 
@@ -57,9 +62,9 @@ class GroupResidualBlock2d(_ResidualBlock2d):
 
     def __init__(
         self, in_channels: int, out_channels: int, group: PointGroup | str = "C4", stride: int = 1,
-        algorithm: str = "auto", device=None, dtype=None,
+        algorithm: str = "auto", device: torch.device | str | None = None, dtype: torch.dtype | None = None,
     ):  # fmt: skip
-        factory = dict(device=device, dtype=dtype)
+        factory: dict[str, Any] = dict(device=device, dtype=dtype)
         conv = partial(GroupConv2d, group=group, bias=False, algorithm=algorithm, **factory)
         super().__init__(in_channels, out_channels, stride, conv, partial(GroupBatchNorm2d, **factory))
 
@@ -72,7 +77,10 @@ class ResidualBlock2d(_ResidualBlock2d):
     Shapes: x [B, in_channels, H, W] -> [B, out_channels, ⌈H / stride⌉, ⌈W / stride⌉].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, device=None, dtype=None):
-        factory = dict(device=device, dtype=dtype)
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):  # fmt: skip
+        factory: dict[str, Any] = dict(device=device, dtype=dtype)
         conv = partial(nn.Conv2d, bias=False, **factory)
         super().__init__(in_channels, out_channels, stride, conv, partial(nn.BatchNorm2d, **factory))

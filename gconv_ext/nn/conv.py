@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,11 @@ class _Conv2d(nn.Module):
     _lifting: bool
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
-        dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        activation: str | None = None, device=None, dtype=None, *, num_filter_banks: int | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4",
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        activation: str | None = None, device: torch.device | str | None = None, dtype: torch.dtype | None = None, *,
+        num_filter_banks: int | None = None,
     ):  # fmt: skip
         super().__init__()
         self.group = as_group(group)
@@ -58,7 +61,7 @@ class _Conv2d(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def _options(self) -> dict:
+    def _options(self) -> dict[str, Any]:
         zeros = self.padding_mode == "zeros"
         return dict(
             group=self.group, stride=self.stride, padding=self.padding if zeros else 0, dilation=self.dilation,
@@ -76,7 +79,7 @@ class _Conv2d(nn.Module):
         return planes if self._lifting else planes.unflatten(1, x.shape[1:3])
 
     def extra_repr(self) -> str:
-        def plain(pair):
+        def plain(pair: tuple[int, int]) -> int | tuple[int, int]:
             return pair[0] if pair[0] == pair[1] else pair
 
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, group={self.group.name}"]
@@ -120,9 +123,10 @@ class LiftingConv2d(_Conv2d):
     _lifting = True
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
-        dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None, activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4",
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None, activation: str | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode,
@@ -151,9 +155,10 @@ class GroupConv2d(_Conv2d):
     _lifting = False
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
-        dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None, activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4",
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None, activation: str | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, padding_mode,

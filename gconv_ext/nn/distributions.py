@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,10 @@ class Bernoulli(nn.Module):
         has a gradient to give, soft > 0.02.
     """
 
-    def __init__(self, count: int, temperature: float = 0.5, device=None, dtype=None):
+    def __init__(
+        self, count: int, temperature: float = 0.5, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature!r}")
@@ -79,9 +83,12 @@ class ElementDistribution(nn.Module):
     Parameters, where learned: theta [] ("uniform") or rotations.logit [N − 1], and mirror.logit [1].
     """
 
+    steps: Tensor
+
     def __init__(
         self, group: str = "SE2", elements: int = 8, learned: bool = True, rotations: str = "uniform",
-        monotonic: bool = False, temperature: float = 0.5, device=None, dtype=None,
+        monotonic: bool = False, temperature: float = 0.5, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__()
         self.group = check_group(group)
@@ -95,7 +102,7 @@ class ElementDistribution(nn.Module):
             raise ValueError(f"monotonic needs rotations='uniform', got {rotations!r}")
         self.learned, self.monotonic = learned and (self.rotates or self.mirrors), monotonic
         self.discrete = learned and self.rotates and rotations == "bernoulli"
-        options = dict(device=device, dtype=dtype)
+        options: dict[str, Any] = dict(device=device, dtype=dtype)
         steps = torch.arange(elements, device=device, dtype=dtype or torch.get_default_dtype())
         self.register_buffer("steps", steps, persistent=False)
         self.theta = nn.Parameter(torch.ones((), **options)) if learned and self.rotates and not self.discrete else None
@@ -117,15 +124,16 @@ class ElementDistribution(nn.Module):
             generator: for the draws; without one they follow torch.manual_seed.
             within: the elements of the layer's input, for monotonic=True.
         """
-        extent = self.extent
-        if self.monotonic:
-            extent = torch.minimum(extent, within.extent)
+        if self.monotonic and within is None:
+            raise ValueError("within must be the elements of the layer's input for monotonic=True, got None")
+        bound = within if self.monotonic else None
+        extent = self.extent if bound is None else torch.minimum(self.extent, bound.extent)
         turns, circle, weights = self._rotations(extent, generator)
-        n, mirrors = len(turns), self.mirrors and not (self.monotonic and not within.mirrors)
+        n, mirrors = len(turns), self.mirrors and (bound is None or bound.mirrors)
         if mirrors and self.kept_mirror is not None:
             kept, needed = self.kept_mirror(generator)
-            if self.monotonic and within.weights is not None:
-                kept = kept * within.weights[-1]
+            if bound is not None and bound.weights is not None:
+                kept = kept * bound.weights[-1]
             mirrors = needed.item()  # decides shapes; the gradient goes through the weights
             if mirrors and self.training:
                 weights = turns.new_ones(n) if weights is None else weights
@@ -136,17 +144,17 @@ class ElementDistribution(nn.Module):
             turns = with_mirrors(turns, circle)
         return Elements(turns, n, mirrors, circle, extent, weights)
 
-    def _rotations(self, extent: Tensor, generator) -> tuple[Tensor, bool, Tensor | None]:
+    def _rotations(self, extent: Tensor, generator: torch.Generator | None) -> tuple[Tensor, bool, Tensor | None]:
         """Angles [n], whether they are the whole circle in equal steps, and their weights."""
         if not self.rotates:
             return self.steps * 0, True, None
-        if self.discrete:
+        if self.kept_rotations is not None:
             kept, needed = self.kept_rotations(generator)
             # The identity always.
             kept, needed = torch.cat([kept.new_ones(1), kept]), torch.cat([needed.new_ones(1), needed])
             turns = _wrapped(self.steps[needed] / self.elements)
             return turns, len(turns) == self.elements, kept[needed] if self.training else None
-        start = 0
+        start: Tensor | float = 0
         if self.training:
             start = torch.rand((), generator=generator, device=self.steps.device, dtype=self.steps.dtype) - 0.5
         # A number, because it decides shapes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,12 @@ class FourierFeatures(nn.Module):
     Parameters: frequency [dim].  Buffers: directions [D, dim].
     """
 
-    def __init__(self, dim: int, num_features: int, frequency, learned: bool, device=None, dtype=None):
+    directions: Tensor
+
+    def __init__(
+        self, dim: int, num_features: int, frequency: Tensor | Sequence[float] | float, learned: bool,
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__()
         directions = torch.randn(num_features, dim, device=device, dtype=dtype)
         self.register_buffer("directions", directions)
@@ -66,12 +72,12 @@ class NonstationaryKernel(nn.Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, stationary: FourierFeatures, absolute: FourierFeatures,
-        hidden_channels: int, fan_in: int, device=None, dtype=None,
+        hidden_channels: int, fan_in: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__()
         self.stationary, self.absolute = stationary, absolute
 
-        def empty(*sizes):
+        def empty(*sizes: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*sizes, device=device, dtype=dtype))
 
         self.stationary_weight = empty(hidden_channels, 2 * stationary.directions.shape[0])

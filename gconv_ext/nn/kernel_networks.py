@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -50,23 +51,22 @@ class KernelNetwork(nn.Sequential):
 
     def __init__(
         self, coordinates: int, outputs: int, hidden: int = 32, kind: str = "siren", omega0: float = 10.0,
-        device=None, dtype=None,
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
     ):  # fmt: skip
         check_positive("hidden", hidden)
         if kind not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, got {kind!r}")
         if not omega0 > 0:
             raise ValueError(f"omega0 must be positive, got {omega0!r}")
-        activations = {"siren": lambda: Sine(omega0), "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "swish": nn.SiLU}
+        activations: dict[str, Callable[[], nn.Module]] = {
+            "siren": lambda: Sine(omega0), "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "swish": nn.SiLU,
+        }  # fmt: skip
         activation = activations[kind]
-        options = dict(device=device, dtype=dtype)
-        super().__init__(
-            nn.Linear(coordinates, hidden, **options), activation(),
-            nn.Linear(hidden, hidden, **options), activation(),
-            nn.Linear(hidden, outputs, **options),
-        )  # fmt: skip
+        sizes = ((coordinates, hidden), (hidden, hidden), (hidden, outputs))
+        layers = [nn.Linear(inputs, units, device=device, dtype=dtype) for inputs, units in sizes]
+        super().__init__(layers[0], activation(), layers[1], activation(), layers[2])
         if kind == "siren":
             first, other = 1 / coordinates, math.sqrt(6 / hidden) / omega0
-            for layer, bound in zip((self[0], self[2], self[4]), (first, other, other)):
+            for layer, bound in zip(layers, (first, other, other)):
                 nn.init.uniform_(layer.weight, -bound, bound)
                 nn.init.zeros_(layer.bias)

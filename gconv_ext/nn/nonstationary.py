@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ GROUPS = ("T2", "SE2")
 SOFT = ("rotation", "translation", "both", None)
 
 
-def check_soft_group(group, elements, soft) -> int:
+def check_soft_group(group: str, elements: int | None, soft: str | None) -> int:
     """How many elements of rotation the group has, once group, elements and soft are known to go together."""
     if group not in GROUPS:
         raise ValueError(f"group must be 'T2' or 'SE2', got {group!r}")
@@ -34,12 +36,15 @@ class _NonstationaryConv2d(nn.Module):
     """What the two convolutions share: coordinates, the kernel, and the two ways to convolve with it."""
 
     _lifting: bool
+    relative: Tensor
+    soft_axes: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, group: str = "SE2", elements: int | None = None,
         soft: str | None = "rotation", stride: int = 1, padding: int = 0, bias: bool = True, hidden_channels: int = 32,
-        num_features: int = 16, frequency: float = 1.0, soft_frequency: float = 0.5, learn_frequency: bool = False,
-        learn_soft_frequency: bool = False, algorithm: str = "auto", device=None, dtype=None,
+        num_features: int = 16, frequency: Sequence[float] | float = 1.0, soft_frequency: float = 0.5,
+        learn_frequency: bool = False, learn_soft_frequency: bool = False, algorithm: str = "auto",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__()
         self.elements, self.group, self.soft = check_soft_group(group, elements, soft), group, soft
@@ -64,7 +69,7 @@ class _NonstationaryConv2d(nn.Module):
 
         in_elements = 1 if self._lifting else self.elements
         turns = group == "SE2"
-        options = dict(device=device, dtype=dtype)
+        options: dict[str, Any] = dict(device=device, dtype=dtype)
         soft_axes = torch.tensor([self.soft_translation] * 2 + [soft in ("rotation", "both")] * turns, device=device)
         stationary = FourierFeatures(
             2 + (turns and not self._lifting), num_features, frequency, learn_frequency, **options
@@ -148,7 +153,7 @@ class _NonstationaryConv2d(nn.Module):
             filter = torch.einsum("imth,och->oicmt", hidden, self.kernel.weight)
         return filter.unflatten(-1, (self.kernel_size,) * 2)
 
-    def _check(self, x) -> None:
+    def _check(self, x: Tensor) -> None:
         lifting = self._lifting
         layout = "[B, C_in, H, W]" if lifting else "[B, C_in, N, H, W]"
         checks.check_tensor("x", x, 4 if lifting else 5, layout)
@@ -165,8 +170,10 @@ class _NonstationaryConv2d(nn.Module):
 
     def _contract(self, x: Tensor) -> Tensor:
         """Soft translation: hidden features for every pixel, and no filter."""
-        options = dict(stride=self.stride, padding=self.padding, algorithm=self.algorithm)
-        y = contraction.contract(x, self.hidden_features(*x.shape[-2:]), self.kernel.weight, **options)
+        hidden = self.hidden_features(*x.shape[-2:])
+        y = contraction.contract(
+            x, hidden, self.kernel.weight, stride=self.stride, padding=self.padding, algorithm=self.algorithm
+        )
         return y if self.bias is None else y + self.bias[:, None, None, None].to(y.dtype)
 
     def _convolve(self, x: Tensor) -> Tensor:
@@ -177,7 +184,9 @@ class _NonstationaryConv2d(nn.Module):
         order = 4 if group == "C4" else 1
         per_field = self.elements // order
         filter = self.filter(per_field)
-        options = dict(group=group, stride=self.stride, padding=self.padding, algorithm=self.algorithm)
+        options: dict[str, Any] = dict(
+            group=group, stride=self.stride, padding=self.padding, algorithm=self.algorithm
+        )
         bias = None if self.bias is None else self.bias.repeat_interleave(per_field)
         if self._lifting:
             y = functional.lifting_conv2d(x, filter[:, :, :, 0].flatten(0, 1), bias, **options)

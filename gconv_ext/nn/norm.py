@@ -45,6 +45,8 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Into the running statistics, as PyTorch does: the variance without bias."""
+        # As track_running_stats says.
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         factor = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, factor)
@@ -54,7 +56,10 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 class _SampleNorm2d(nn.Module):
     """Normalises with the statistics of the sample itself.  Subclasses say over which fields those run."""
 
-    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True, device=None, dtype=None):
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, affine: bool = True, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.num_features = check_positive("num_features", num_features)
         self.eps, self.affine = eps, affine
@@ -63,7 +68,7 @@ class _SampleNorm2d(nn.Module):
 
     def reset_parameters(self) -> None:
         """Scale 1, shift 0."""
-        if self.affine:
+        if self.weight is not None and self.bias is not None:
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
 
@@ -78,7 +83,7 @@ class _SampleNorm2d(nn.Module):
         centred = widened(x)
         centred = centred - self._mean(centred)[..., None, None, None]
         scale = 1 / torch.sqrt(self._mean(centred.square()) + self.eps)
-        if self.affine:
+        if self.weight is not None and self.bias is not None:
             y = centred * (scale * self.weight)[..., None, None, None] + self.bias[:, None, None, None]
         else:
             y = centred * scale[..., None, None, None]
@@ -107,7 +112,10 @@ class GroupInstanceNorm2d(_SampleNorm2d):
         TypeError, ValueError: at construction or call, before anything runs, naming the argument.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = False, device=None, dtype=None):
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, affine: bool = False, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__(num_features, eps, affine, device, dtype)
 
     def _mean(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ A layer renders a filter bank for its elements and calls gconv_ext.functional wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class SampledMap(NamedTuple):
     features: Tensor
     elements: Elements
 
-    def apply(self, fn) -> SampledMap:
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> SampledMap:
         """fn, which keeps the element axis, on the features: normalisation, activation, spatial pooling, dropout."""
         return self._replace(features=fn(self.features))
 
@@ -50,9 +51,13 @@ class SampledMap(NamedTuple):
 class _SampledConv2d(nn.Module):
     """What the convolutions share: rendering the filter bank, and the convolution with it."""
 
+    disk: Tensor
+    taps: Tensor
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, coordinates: int, stride: int, padding: int,
-        bias: bool, algorithm: str, kernel: str, hidden: int, omega0: float, device, dtype,
+        bias: bool, algorithm: str, kernel: str, hidden: int, omega0: float, device: torch.device | str | None,
+        dtype: torch.dtype | None,
     ):  # fmt: skip
         super().__init__()
         self.in_channels = checks.check_positive("in_channels", in_channels)
@@ -73,7 +78,7 @@ class _SampledConv2d(nn.Module):
         rows, columns = torch.meshgrid(offsets, offsets, indexing="ij")
         disk = (rows.square() + columns.square()).flatten() <= (kernel_size - 1) ** 2
         taps = torch.stack([rows.flatten(), columns.flatten()], dim=-1)[disk] / max(kernel_size - 1, 1)
-        like = self.kernel[0].weight
+        like = next(self.kernel.parameters())
         self.register_buffer("disk", disk.nonzero().squeeze(1).to(like.device), persistent=False)
         self.register_buffer("taps", taps.to(like), persistent=False)
 
@@ -121,7 +126,8 @@ class PartialLiftingConv2d(_SampledConv2d):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, group: str = "SE2", elements: int = 8,
         stride: int = 1, padding: int = 0, bias: bool = True, algorithm: str = "auto", kernel: str = "siren",
-        hidden: int = 32, omega0: float = 10.0, device=None, dtype=None,
+        hidden: int = 32, omega0: float = 10.0, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, 2, stride, padding, bias, algorithm, kernel, hidden, omega0, device,
@@ -215,7 +221,7 @@ class PartialGroupConv2d(_SampledGroupConv2d):
         self, in_channels: int, out_channels: int, kernel_size: int, group: str = "SE2", elements: int = 8,
         partial: bool = True, stride: int = 1, padding: int = 0, bias: bool = True, algorithm: str = "auto",
         kernel: str = "siren", hidden: int = 32, omega0: float = 10.0, rotations: str = "uniform",
-        monotonic: bool = False, device=None, dtype=None,
+        monotonic: bool = False, device: torch.device | str | None = None, dtype: torch.dtype | None = None,
     ):  # fmt: skip
         mirrors = GROUPS[check_group(group)][1]
         super().__init__(
@@ -252,7 +258,8 @@ class PartialPointwiseConv2d(_SampledGroupConv2d):
 
     def __init__(
         self, in_channels: int, out_channels: int, group: str = "SE2", bias: bool = True, algorithm: str = "auto",
-        kernel: str = "siren", hidden: int = 32, omega0: float = 10.0, device=None, dtype=None,
+        kernel: str = "siren", hidden: int = 32, omega0: float = 10.0, device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):  # fmt: skip
         mirrors = GROUPS[check_group(group)][1]
         super().__init__(

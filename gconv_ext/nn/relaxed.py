@@ -16,9 +16,11 @@ class _RelaxedConv2d(_Conv2d):
     """What the two relaxed convolutions share: the relaxed weights and their penalty."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1, padding=0,
-        dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None, num_filter_banks: int = 1, relax_on: str = "output", activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4",
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None, num_filter_banks: int = 1,
+        relax_on: str = "output", activation: str | None = None,
     ):  # fmt: skip
         checks.check_positive("num_filter_banks", num_filter_banks)
         checks.check_relax_on(relax_on, self._lifting)

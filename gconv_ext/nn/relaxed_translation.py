@@ -17,9 +17,10 @@ class _RelaxedTranslation2d(_Conv2d):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, output_size: int | tuple[int, int],
-        group: PointGroup | str = "C4", stride=1, padding=0, dilation=1, groups: int = 1, bias: bool = True,
-        padding_mode: str = "zeros", algorithm: str = "auto", device=None, dtype=None, num_filter_banks: int = 1,
-        activation: str | None = None,
+        group: PointGroup | str = "C4", stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+        algorithm: str = "auto", device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+        num_filter_banks: int = 1, activation: str | None = None,
     ):  # fmt: skip
         checks.check_positive("num_filter_banks", num_filter_banks)
         super().__init__(
@@ -112,9 +113,11 @@ class RelaxedTranslationConv2d(_RelaxedTranslation2d):
     _lifting = True  # to the group that has the identity alone
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, output_size: int | tuple[int, int], stride=1,
-        padding=0, dilation=1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
-        device=None, dtype=None, num_filter_banks: int = 1, activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, output_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        groups: int = 1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None, num_filter_banks: int = 1,
+        activation: str | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, output_size, "C1", stride, padding, dilation, groups, bias,

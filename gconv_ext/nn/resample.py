@@ -111,10 +111,10 @@ class SpatialUpsample2d(nn.Module):
         # weight a.
         axis = [((2 * r + 1 > s) - (2 * r + 1 < s), abs(2 * r + 1 - s) / (2 * s)) for r in range(s)]
 
-        def old(down, right):
+        def old(down: int, right: int) -> Tensor:
             return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
-        def new(down, a, right, b):
+        def new(down: int, a: float, right: int, b: float) -> Tensor:
             corners = old(0, 0) * ((1 - a) * (1 - b)) + old(down, right) * (a * b)
             return corners + (old(0, right) * ((1 - a) * b) + old(down, 0) * (a * (1 - b)))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from ..groups import PointGroup
@@ -34,12 +37,13 @@ class SeparableGroupConv2d(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1,
-        padding=0, dilation=1, bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto", device=None,
-        dtype=None, activation: str | None = None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4",
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
+        bias: bool = True, padding_mode: str = "zeros", algorithm: str = "auto",
+        device: torch.device | str | None = None, dtype: torch.dtype | None = None, activation: str | None = None,
     ):  # fmt: skip
         super().__init__()
-        shared = dict(group=group, algorithm=algorithm, device=device, dtype=dtype)
+        shared: dict[str, Any] = dict(group=group, algorithm=algorithm, device=device, dtype=dtype)
         self.depthwise = GroupConv2d(
             in_channels, in_channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
             groups=in_channels, bias=False, padding_mode=padding_mode, **shared,

@@ -61,21 +61,22 @@ def window_sum(x: Tensor, taps: list[int], stride: int, padding: int = 0) -> Ten
     by_phase = x.unflatten(-1, (columns, stride)).unflatten(-3, (rows, stride))
     phases = [row.unbind(-1) for row in by_phase.unbind(-3)]
 
-    def tap(i, j):
+    def tap(i: int, j: int) -> Tensor:
         phase = phases[i % stride][j % stride]
         i, j = i // stride, j // stride
         return phase if last < stride else phase[..., i : i + height, j : j + width]
 
-    def pair(i, j):  # with its image under r²
+    def pair(i: int, j: int) -> Tensor:  # with its image under r²
         return tap(i, j) if i == j == middle else tap(i, j) + tap(last - i, last - j)
 
-    def four(i, j):  # and under the reflections
+    def four(i: int, j: int) -> Tensor:  # and under the reflections
         return pair(i, j) if middle in (i, j) else pair(i, j) + pair(i, last - j)
 
-    total = None
+    total: Tensor | None = None
     for i in range((size + 1) // 2):
         for j in range(i, (size + 1) // 2):
             orbit = four(i, j) if i == j else four(i, j) + four(j, i)
             orbit = orbit if taps[i] * taps[j] == 1 else orbit * (taps[i] * taps[j])
             total = orbit if total is None else total + orbit
+    assert total is not None  # there is at least one tap
     return total

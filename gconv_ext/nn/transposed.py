@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from .. import checks, functional
@@ -42,9 +43,11 @@ class GroupConvTranspose2d(_Conv2d):
     _lifting = False
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4", stride=1,
-        padding=0, output_padding=0, dilation=1, groups: int = 1, bias: bool = True, algorithm: str = "auto",
-        device=None, dtype=None,
+        self, in_channels: int, out_channels: int, kernel_size: int, group: PointGroup | str = "C4",
+        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+        output_padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1, groups: int = 1,
+        bias: bool = True, algorithm: str = "auto", device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, group, stride, padding, dilation, groups, bias, "zeros", algorithm,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -31,7 +33,8 @@ class ImageClassifier(pl.LightningModule):
         self.history: list[dict] = []
         self.trained_on = torch.device("cpu")
         names = [f"{split}_{figure}" for split in ("train", "validation") for figure in ("loss", "accuracy")]
-        self.means = nn.ModuleDict({name: MeanMetric() for name in names})
+        # A ModuleDict does not say of what.
+        self.means = cast(Mapping[str, MeanMetric], nn.ModuleDict({name: MeanMetric() for name in names}))
         self._started = self._trained = 0.0
 
     def forward(self, x: Tensor) -> Tensor:

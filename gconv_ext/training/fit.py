@@ -36,18 +36,24 @@ class SplitData(pl.LightningDataModule):
         sets = (split if isinstance(split, Dataset) else TensorDataset(*split) for split in (train, validation))
         self.train, self.validation = sets
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
-        if len(self.train) < batch_size:
-            raise InputError(f"batch_size must be at most the {len(self.train)} training images, got {batch_size}")
+        images = len(self.train)  # type: ignore[arg-type]  # torch leaves len() out of Dataset
+        if images < batch_size:
+            raise InputError(f"batch_size must be at most the {images} training images, got {batch_size}")
 
     def train_dataloader(self):
+        assert self.trainer is not None
         processes = self.trainer.world_size
-        sampler = DistributedSampler(self.train, processes, self.trainer.global_rank, seed=self.seed)
+        sampler: DistributedSampler[int] = DistributedSampler(
+            self.train, processes, self.trainer.global_rank, seed=self.seed
+        )
         size = self.batch_size // processes
         return DataLoader(self.train, size, sampler=sampler, drop_last=True, num_workers=self.workers)
 
     def val_dataloader(self):
+        assert self.trainer is not None
+        images = len(self.validation)  # type: ignore[arg-type]
         # Each process takes every P-th image: no image counts twice, as padding to equal shares would have it.
-        mine = range(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
+        mine = range(self.trainer.global_rank, images, self.trainer.world_size)
         return DataLoader(Subset(self.validation, mine), 500, num_workers=self.workers)
 
 
@@ -129,7 +135,7 @@ def fit(
             accelerator=accelerator,
             devices=processes,
             strategy="ddp_spawn" if processes > 1 else "auto",
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]  # any word: pytorch-lightning refuses what it does not know
             max_epochs=epochs,
             callbacks=[*callbacks, KeepLast(checkpoint), EpochLines()] + ([RichProgressBar(leave=False)] if bar else []),
             enable_progress_bar=bar,
@@ -138,7 +144,7 @@ def fit(
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:
+    except (pl.utilities.exceptions.MisconfigurationException, ValueError) as error:  # type: ignore[attr-defined]
         raise InputError(f"this machine cannot train with accelerator={accelerator!r}, precision={precision!r}: {error}") from error
     try:
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)

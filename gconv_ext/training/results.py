@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -14,15 +15,13 @@ from ..errors import InputError
 
 def versions() -> dict:
     """Versions and device of this process, and the commit when this is a checkout."""
-    import pytorch_lightning
-
     from .. import __version__
 
     return {
         "gconv_ext": __version__,
         "commit": commit(),
         "torch": torch.__version__,
-        "pytorch_lightning": pytorch_lightning.__version__,
+        "pytorch_lightning": metadata.version("pytorch-lightning"),
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": torch.get_num_threads(),

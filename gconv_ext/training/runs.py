@@ -109,7 +109,7 @@ def step_seconds(
     """
     networks = {name: make(name).to(device) for name in algorithms}
     images, labels = images.to(device), labels.to(device)
-    seconds = {name: [] for name in networks}
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
     for step in range(steps + 1):
         for name, network in networks.items():
             start = time.perf_counter()
