@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test lint sanitize bench docs gpu install clean help
+.PHONY: demo test lint tidy coverage sanitize bench docs gpu install clean help
 
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
 	@echo "make test     run the whole test suite"
-	@echo "make lint     check the Python code with ruff, the layout of the C++ with clang-format"
+	@echo "make lint     check the Python code with ruff and mypy, the layout of the C++ with clang-format"
+	@echo "make tidy     check the C++ of the CPU kernels and of the ops with clang-tidy; about 3 minutes"
+	@echo "make coverage run the whole test suite, and say which lines of the package it did not reach"
 	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
 	@echo "make docs     build the documentation into site/; open site/index.html"
@@ -29,9 +31,19 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest -q
 
 lint: $(INSTALLED)
-	@echo "== lint: ruff, with the rules of pyproject.toml; clang-format, with those of .clang-format"
+	@echo "== lint: ruff and mypy, with the rules of pyproject.toml; clang-format, with those of .clang-format"
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 	@$(BIN)/clang-format --dry-run --Werror $(shell git ls-files '*.cpp' '*.h' '*.cu')
+
+tidy: $(INSTALLED)
+	@echo "== tidy: clang-tidy, with the checks of .clang-tidy"
+	@$(BIN)/clang-tidy --quiet $$(awk '$$1 == "kernel" || $$1 == "binding" { print "csrc/" $$2 }' csrc/sources.txt) -- \
+		-std=c++17 $$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths as p; print(*("-isystem " + i for i in p()))')
+
+coverage: $(INSTALLED)
+	@echo "== coverage: the whole suite; branches too; Triton's kernels, which the interpreter runs, are left out"
+	@$(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
 
 sanitize: $(INSTALLED)
 	@echo "== sanitize: the C++ tests of the kernels, compiled with AddressSanitizer and UndefinedBehaviorSanitizer"
