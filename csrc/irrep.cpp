@@ -16,15 +16,15 @@ namespace {
 
 at::ScalarType sums_type(const at::Tensor& map) { return map.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
-void run_fprop(const cpu::IrrepFpropParams& params) {
+void run_fprop(cpu::IrrepFpropParams& params) {
   const ConvShape& s = params.shape;
-  const int64_t images = s.batch * s.groups;
-  if (images == 0) return;
-  const auto plan = cpu::plan_irrep_fprop(params);
+  if (s.batch * s.groups == 0) return;
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  params.most_images = std::max<int64_t>(1, s.batch * s.groups / threads);
+  const auto plan = cpu::plan_irrep_fprop(params);
   // Images are cut only where there are fewer of them than threads: every part pads its image anew.
-  const int64_t parts = std::max<int64_t>(1, (threads + images - 1) / images);
-  at::parallel_for(0, images * parts, 1, [&](int64_t begin, int64_t end) { plan->run(begin, end, parts); });
+  const int64_t stacks = plan->stacks(), parts = std::max<int64_t>(1, (threads + stacks - 1) / stacks);
+  at::parallel_for(0, stacks * parts, 1, [&](int64_t begin, int64_t end) { plan->run(begin, end, parts); });
 }
 
 }  // namespace

@@ -106,6 +106,29 @@ def test_the_memory_format_of_the_input_is_kept(kind, group, in_fields, out_fiel
         assert all(torch.allclose(a, b, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-3) for a, b in zip(results[0], other))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size, stride, fields", [((4, 4), 1, 3), ((8, 7), 1, 20), ((5, 9), 2, 3)])
+def test_small_images_computed_together(group, size, stride, fields, dtype):
+    """One behind the other, as many as one thread has: the bits of each image alone, in both formats."""
+    x = torch.randn(11, 3, group.order, *size).to(dtype)
+    weight = torch.randn(fields, 3, group.order, 3, 3).to(dtype)
+    options = (group.name, "output", [stride] * 2, [1, 1], [1, 1], 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        y = ops.fprop("irrep", x, weight, None, None, None, *options, False)
+        last = x.to(memory_format=torch.channels_last_3d)
+        assert torch.equal(ops.fprop("irrep", last, weight, None, None, None, *options, False), y)
+        dx = ops.dgrad("irrep", y, weight, None, None, *options[:2], list(size), *options[2:])
+        for image in range(11):
+            alone = slice(image, image + 1)
+            assert torch.equal(ops.fprop("irrep", x[alone], weight, None, None, None, *options, False), y[alone])
+            part = ops.dgrad("irrep", y[alone], weight, None, None, *options[:2], list(size), *options[2:])
+            assert torch.equal(part, dx[alone])
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_results_do_not_depend_on_threads(kind, group, batch):
     """Three passes on one, two and three threads, more threads than images among them."""

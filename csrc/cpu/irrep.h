@@ -29,13 +29,16 @@ struct IrrepFpropParams {
   bool relu = false;
   void* y = nullptr;  // [B, groups · C_out, |P|, H', W'], written in full
   MapStrides y_strides;
+  int64_t most_images = 1;  // that may be computed as one; nothing of the result depends on it
 };
 
 // Filter and tables prepared once; `run` may be called from several threads at once.
 class IrrepFpropPlan {
  public:
   virtual ~IrrepFpropPlan() = default;
-  // Work is counted in parts of images: unit = (image · groups + block of fields) · parts + part.
+  // Images, one or several at a time, times the blocks of fields.
+  virtual int64_t stacks() const = 0;
+  // Work is counted in parts of them: unit = stack · parts + part.
   virtual void run(int64_t begin, int64_t end, int64_t parts) const = 0;
   // What the matrix products read, [numbers] of the type that sums are formed in.
   virtual const void* transformed_weight() const = 0;

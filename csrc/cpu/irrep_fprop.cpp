@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -58,6 +59,7 @@ class Phases final : public IrrepFpropPlan {
     for (int64_t r = 0; r < std::min(rows.spread, rows.out); ++r)
       for (int64_t c = 0; c < std::min(columns.spread, columns.out); ++c) {
         IrrepFpropParams phase = params;
+        phase.most_images = 1;  // the same units in every phase
         phase.shape.rows = rows.phase(r, phase.shape.size);
         phase.shape.columns = columns.phase(c, phase.shape.size);
         phase.y = static_cast<char*>(params.y) + (r * params.y_strides.row + c * params.y_strides.column) * size;
@@ -67,6 +69,7 @@ class Phases final : public IrrepFpropPlan {
       }
   }
 
+  int64_t stacks() const override { return plans_.front()->stacks(); }
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     for (const auto& plan : plans_) plan->run(begin, end, parts);
   }

@@ -24,9 +24,9 @@ class IrrepFprop final : public IrrepFpropPlan {
 
  public:
   explicit IrrepFprop(const IrrepFpropParams& params)
-      : p_(params), s_(p_.shape), layout_(s_, micro_pixels, lanes), orbits_(orbits(s_)),
-        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), in_banks_(p_.relax_input ? p_.banks : 1),
-        columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
+      : p_(params), s_(p_.shape), layout_(s_, micro_pixels, lanes, INT64_MAX / 2, images_together(params)),
+        orbits_(orbits(s_)), orbit_offset_(orbit_offsets(s_, orbits_, layout_)),
+        in_banks_(p_.relax_input ? p_.banks : 1), columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
         steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())),
         direct_(steps_ == 0 || takes_direct_form<Group>(columns_)) {
     // With few output fields the buffer, the weights of its steps and the sums of one micro-tile stay in the first-level cache:
@@ -52,6 +52,8 @@ class IrrepFprop final : public IrrepFpropPlan {
   }
   int64_t transformed_numbers() const override { return s_.groups * columns_ * steps_ * order; }
 
+  int64_t stacks() const override { return (s_.batch + layout_.images - 1) / layout_.images * s_.groups; }
+
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     // Those of x, then, relaxed on the input, w_l · x for each bank.
     const int64_t planes_of_x = s_.in_fields * layout_.field;
@@ -61,20 +63,25 @@ class IrrepFprop final : public IrrepFpropPlan {
     T *planes = planes_scratch.data(), *sums = sums_scratch.data();
     const T* read = planes + (p_.relax_input ? planes_of_x : 0);
     const S* x = static_cast<const S*>(p_.x);
-    const int64_t tiles = (layout_.flat + micro_pixels - 1) / micro_pixels;
+    std::vector<Segment> segments;
     int64_t padded = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t image = unit / parts, part = unit % parts, b = image / s_.groups, block = image % s_.groups;
-      const int64_t from = b * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
-      if (image != padded) {
+      const int64_t stack = unit / parts, part = unit % parts, block = stack % s_.groups;
+      const int64_t b = stack / s_.groups * layout_.images, images = std::min(layout_.images, s_.batch - b);
+      const int64_t flat = layout_.flat_of(images), tiles = (flat + micro_pixels - 1) / micro_pixels;
+      if (stack != padded) {
         const S* activated = static_cast<const S*>(p_.x_activated);
-        pad_planes(s_, layout_, x + from, activated ? activated + from : nullptr, p_.x_strides, planes);
+        for (int64_t i = 0; i < images; ++i) {
+          const int64_t from = (b + i) * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
+          pad_planes(s_, layout_, x + from, activated ? activated + from : nullptr, p_.x_strides,
+                     planes + i * layout_.image);
+        }
         for (int64_t bank = 0; p_.relax_input && bank < p_.banks; ++bank)
           scale_planes(planes, static_cast<const S*>(p_.relaxed_weight) + bank * order, s_.in_fields, layout_.field,
                        order, layout_.plane, planes + (1 + bank) * planes_of_x);
       }
-      padded = image;
-      Prefetch prefetch = plan_prefetch(image, tiles);
+      padded = stack;
+      Prefetch prefetch = plan_prefetch(b + images, tiles);
       for (int64_t tile = part * tiles / parts, last = (part + 1) * tiles / parts; tile < last; tile += macro_tile_) {
         const int64_t count = std::min(macro_tile_, last - tile), start = tile * micro_pixels;
         for (int64_t m = 0; m < count; m += together_) {
@@ -86,7 +93,8 @@ class IrrepFprop final : public IrrepFpropPlan {
             run_buffered(block, read + start + m * micro_pixels, together, buffer_scratch.data(), sums + m * tile_sums_,
                          prefetch);
         }
-        write(b, block, start, count, sums, rows_scratch.data());
+        find_segments(start, std::min(start + count * micro_pixels, flat), segments);
+        write(b, block, count, segments, sums, rows_scratch.data());
       }
     }
   }
@@ -115,6 +123,26 @@ class IrrepFprop final : public IrrepFpropPlan {
     T* to;
     int64_t stride;
   };
+
+  // Numbers of a macro-tile that are neighbours in the result: where they lie in both, the latter from the stack's first.
+  struct Segment {
+    int64_t from, to, count;
+  };
+
+  // Of a small image the last tile is mostly empty; images one behind the other fill it, but share rows that nobody wants.
+  static int64_t images_together(const IrrepFpropParams& params) {
+    const ConvShape& s = params.shape;
+    const PlaneLayout one(s, micro_pixels, lanes);
+    const int64_t image_bytes =
+        s.in_fields * s.in_elements() * one.image * one.row_stride * one.column_stride * sizeof(T);
+    int64_t best = 1;
+    double least = std::numeric_limits<double>::infinity();  // tiles an image
+    for (int64_t n = 1; n <= params.most_images && (n == 1 || n * image_bytes <= kFarCache / 2); ++n) {
+      const int64_t tiles = ((n - 1) * one.image + one.flat + micro_pixels - 1) / micro_pixels;
+      if (static_cast<double>(tiles) / n < 0.95 * least) best = n, least = static_cast<double>(tiles) / n;
+    }
+    return best;
+  }
 
   void pack(int64_t block, T*& next) {
     std::vector<Target> targets(order * columns_);  // [plane][field]
@@ -194,8 +222,8 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // The next image is fetched while this one is computed.
-  Prefetch plan_prefetch(int64_t image, int64_t tiles) const {
+  // Image `next` is fetched while the ones before it are computed.
+  Prefetch plan_prefetch(int64_t next, int64_t tiles) const {
     Prefetch prefetch;
     const MapStrides &xs = p_.x_strides, &ys = p_.y_strides;
     const int64_t area = s_.rows.in * s_.columns.in;
@@ -206,8 +234,8 @@ class IrrepFprop final : public IrrepFpropPlan {
     } else {
       calls = (steps_ + block_steps_ - 1) / block_steps_ * static_cast<int64_t>(calls_.size()) / s_.groups;
     }
-    if (s_.groups == 1 && xs.column == 1 && image + 1 < s_.batch)
-      prefetch.x.aim(static_cast<const S*>(p_.x) + (image + 1) * xs.batch, s_.in_fields * s_.in_elements() * area,
+    if (s_.groups == 1 && xs.column == 1 && next < s_.batch)
+      prefetch.x.aim(static_cast<const S*>(p_.x) + next * xs.batch, s_.in_fields * s_.in_elements() * area,
                      tiles * calls);
     if (ys.column == 1) {
       prefetch.y_plane = ys.element * sizeof(S);
@@ -220,8 +248,11 @@ class IrrepFprop final : public IrrepFpropPlan {
   void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t start) const {
     if (prefetch.y_quota == 0) return;
     const int64_t column = std::min(start % layout_.row, s_.columns.out);
-    const S* y = static_cast<const S*>(p_.y) + b * p_.y_strides.batch + block * s_.out_fields * p_.y_strides.field;
-    prefetch.y = reinterpret_cast<const char*>(y + start / layout_.row * p_.y_strides.row + column);
+    const int64_t image = start < layout_.image ? 0 : start / layout_.image;
+    const int64_t row = std::min((start - image * layout_.image) / layout_.row, s_.rows.out - 1);
+    const S* y =
+        static_cast<const S*>(p_.y) + (b + image) * p_.y_strides.batch + block * s_.out_fields * p_.y_strides.field;
+    prefetch.y = reinterpret_cast<const char*>(y + row * p_.y_strides.row + column);
     prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * p_.y_strides.field);
   }
 
@@ -309,59 +340,75 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // Writes `tiles` micro-tiles of pixels, of which those between the rows belong to nobody.
-  __attribute__((noinline)) void write(int64_t b, int64_t block, int64_t start, int64_t tiles, T* sums, T* rows) const {
+  // Of the pixels from start to end of a stack's planes; those between rows and between images belong to nobody.
+  void find_segments(int64_t start, int64_t end, std::vector<Segment>& segments) const {
     const MapStrides& ys = p_.y_strides;
-    const int64_t width = s_.columns.out, end = std::min(start + tiles * micro_pixels, layout_.flat);
+    segments.clear();
+    int64_t image = start / layout_.image, row = (start - image * layout_.image) / layout_.row;
+    for (;; ++row) {
+      if (row >= s_.rows.out) row = 0, ++image;
+      const int64_t first = image * layout_.image + row * layout_.row;
+      if (first >= end) return;
+      const int64_t from = std::max(start, first), to = std::min(end, first + s_.columns.out);
+      if (from < to)
+        segments.push_back({from - start, image * ys.batch + row * ys.row + (from - first) * ys.column, to - from});
+    }
+  }
+
+  // Writes `tiles` micro-tiles of pixels.
+  __attribute__((noinline)) void write(int64_t b, int64_t block, int64_t tiles, const std::vector<Segment>& segments,
+                                       T* sums, T* rows) const {
+    const MapStrides& ys = p_.y_strides;
     S* y = static_cast<S*>(p_.y) + b * ys.batch + block * s_.out_fields * ys.field;
     const S* bias = p_.bias ? static_cast<const S*>(p_.bias) + block * s_.out_fields : nullptr;
     if constexpr (std::is_same_v<T, S>) {
       const PixelFormat format = pixel_format(ys, s_.out_fields, order);
       if (ys.column != 1 && format.lines) {
-        const auto write_tile = [&](auto n) {
+        const auto write_tiles = [&](auto n) {
+          auto segment = segments.begin();
           for (int64_t m = 0; m < tiles; ++m) {
-            T* tile = sums + m * tile_sums_;
+            const int64_t start = m * micro_pixels, end = start + micro_pixels;
             for (int64_t o = 0; o < s_.out_fields; ++o)
-              finish(tile, o, bias, tile + o * order * micro_pixels, micro_pixels);
-            write_pixels<decltype(n)::value>(tile, format, start + m * micro_pixels, end, y);
+              finish(sums, o, bias, sums + o * order * micro_pixels, micro_pixels);
+            for (; segment != segments.end() && segment->from < end; ++segment) {
+              const int64_t from = std::max(start, segment->from), last = segment->from + segment->count;
+              const int64_t to = segment->to + (from - segment->from) * ys.column;
+              write_pixels<decltype(n)::value>(sums, format, {from - start, to, std::min(end, last) - from}, y);
+              if (last > end) break;  // the rest lies in the next tile
+            }
+            sums += tile_sums_;
           }
         };
-        if (with_square<T>(format.count, write_tile)) return;
+        if (with_square<T>(format.count, write_tiles)) return;
       }
     }
     for (int64_t o = 0; o < s_.out_fields; ++o, y += ys.field) {
       for (int64_t m = 0; m < tiles; ++m) finish(sums + m * tile_sums_, o, bias, rows + m * micro_pixels, stage_row());
       for (int g = 0; g < order; ++g)
-        for (int64_t row = start / layout_.row; row * layout_.row < end; ++row) {
-          const int64_t from = std::max(start, row * layout_.row), to = std::min(end, row * layout_.row + width);
-          const T* numbers = rows + g * stage_row() + from - start;
-          S* line = y + g * ys.element + row * ys.row + (from - row * layout_.row) * ys.column;
-          if (ys.column == 1 && from < to)
-            copy_run(line, numbers, to - from);
+        for (const Segment& segment : segments) {
+          const T* numbers = rows + g * stage_row() + segment.from;
+          S* line = y + g * ys.element + segment.to;
+          if (ys.column == 1)
+            copy_run(line, numbers, segment.count);
           else
-            for (int64_t i = 0; i < to - from; ++i) line[i * ys.column] = narrow<S>(numbers[i]);
+            for (int64_t i = 0; i < segment.count; ++i) line[i * ys.column] = narrow<S>(numbers[i]);
         }
     }
   }
 
-  // One micro-tile, [plane][pixel], to pixels of numbers.
+  // A segment of a micro-tile, [plane][pixel], to pixels of numbers.
   template <int N>
-  void write_pixels(const T* tile, const PixelFormat& format, int64_t start, int64_t end, T* y) const {
-    const MapStrides& ys = p_.y_strides;
-    const int64_t width = s_.columns.out;
-    for (int64_t row = start / layout_.row; row * layout_.row < std::min(end, start + micro_pixels); ++row) {
-      const int64_t from = std::max(start, row * layout_.row);
-      const int64_t to = std::min({end, start + micro_pixels, row * layout_.row + width});
-      for (int64_t first = (from - start) / N * N; first < to - start; first += N) {  // squares lie within the tile
-        T* line = y + row * ys.row + (start + first - row * layout_.row) * ys.column;
-        const int begin = static_cast<int>(std::max<int64_t>(0, from - start - first));
-        const int stop = static_cast<int>(std::min<int64_t>(N, to - start - first));
-        for (int64_t l = 0; l < format.lines; ++l)
-          for_each_block<N>(format.count, [&](int64_t k) {
-            Square<T, N>::copy(tile + (l * format.line_plane + k * format.plane) * micro_pixels + first,
-                               format.plane * micro_pixels, line + l * format.line + k, ys.column, begin, stop);
-          });
-      }
+  void write_pixels(const T* tile, const PixelFormat& format, const Segment& segment, T* y) const {
+    const int64_t column = p_.y_strides.column, end = segment.from + segment.count;
+    for (int64_t first = segment.from / N * N; first < end; first += N) {  // squares lie within the tile
+      T* line = y + segment.to + (first - segment.from) * column;
+      const int begin = static_cast<int>(std::max<int64_t>(0, segment.from - first));
+      const int stop = static_cast<int>(std::min<int64_t>(N, end - first));
+      for (int64_t l = 0; l < format.lines; ++l)
+        for_each_block<N>(format.count, [&](int64_t k) {
+          Square<T, N>::copy(tile + (l * format.line_plane + k * format.plane) * micro_pixels + first,
+                             format.plane * micro_pixels, line + l * format.line + k, column, begin, stop);
+        });
     }
   }
 

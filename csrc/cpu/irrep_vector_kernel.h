@@ -68,8 +68,8 @@ class Scratch {
  public:
   explicit Scratch(int64_t count) : store_(count + kVectorBytes / sizeof(T), T(0)) {}
   T* data() {
-    const uintptr_t address = reinterpret_cast<uintptr_t>(store_.data());
-    return reinterpret_cast<T*>((address + kVectorBytes - 1) / kVectorBytes * kVectorBytes);
+    const uintptr_t beyond = reinterpret_cast<uintptr_t>(store_.data()) % kVectorBytes;
+    return store_.data() + (beyond ? (kVectorBytes - beyond) / sizeof(T) : 0);
   }
 
  private:

@@ -86,8 +86,9 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   fprop.banks = c.banks, fprop.relax_input = c.relax_input,
   fprop.x_activated = c.activated ? x_activated.data() : nullptr;
   fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
+  fprop.most_images = c.batch / 2 + 1;
   const auto plan = cpu::plan_irrep_fprop(fprop, level);
-  const int64_t units = c.batch * c.groups * 3;  // images cut into three parts, in two calls
+  const int64_t units = plan->stacks() * 3;  // images cut into three parts, in two calls
   plan->run(0, units / 2, 3);
   plan->run(units / 2, units, 3);
 
@@ -168,7 +169,7 @@ int main() {
       {false, 1, 1, 2, 3, 7, 20, 3, 2, 1, 1, 1, Rows, 1, false, true},
       {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},
       {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
-      // wgrad puts small images one behind the other, and cuts the input's fields from 32 on.
+      // Small images lie one behind the other; wgrad cuts the input's fields from 32 on.
       {false, 17, 1, 2, 3, 5, 4, 3, 1, 1, 1, 1, Rows},
       {false, 19, 1, 2, 3, 7, 6, 3, 2, 1, 1, 1, FieldsLast, 1, false, true},
       {true, 17, 2, 1, 5, 5, 5, 3, 1, 1, 1, 1, ElementsLast},
