@@ -180,7 +180,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
             f[g] *= T(scale[g]);
           }
           transpose_transform<Group>(f);
-          T orbit_gradient[order][lanes];
+          alignas(kVectorBytes) T orbit_gradient[order][lanes];
           store_elements<Group>(f, orbit_gradient[0], lanes);
           for (int lane = 0; lane < std::min<int64_t>(lanes, count * s_.out_fields - at); ++lane) {
             const int64_t o = (at + lane) / count, step = first + (at + lane) % count, orbit = step % orbit_count_;
