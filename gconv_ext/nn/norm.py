@@ -45,8 +45,8 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Into the running statistics, as PyTorch does: the variance without bias."""
-        # As track_running_stats says.
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return  # somebody has taken them away
         self.num_batches_tracked.add_(1)
         factor = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, factor)

@@ -181,6 +181,15 @@ def test_many_gradients_at_once(passes):
     assert torch.allclose(*results) and passes == {"batch_norm_fprop": 1, "batch_norm_dgrad": 1}
 
 
+def test_running_statistics_taken_away(passes):
+    layer, peer = pair({})
+    for module in (layer, peer):
+        module.running_mean = module.running_var = module.num_batches_tracked = None
+    x = map_of(2, 3, 4, 5, 5)
+    assert torch.allclose(layer(x), peer(x)) and torch.allclose(layer.eval()(x), peer.eval()(x))
+    assert passes["batch_norm_fprop"] == 2
+
+
 def test_one_number_a_field_is_refused():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         nn.GroupBatchNorm2d(3)(torch.randn(1, 3, 1, 1, 1))
