@@ -155,8 +155,8 @@ struct PlaneLayout {
     image = distance(r, shape.size) * row;
     flat = (r.out - 1) * row + c.out;
     const int64_t fitting = std::max<int64_t>(1, (most_flat - flat) / image + 1);
-    const int64_t times = (most_images + fitting - 1) / fitting;
-    images = (most_images + times - 1) / times;
+    const int64_t times = std::max<int64_t>(1, (most_images + fitting - 1) / fitting);
+    images = std::max<int64_t>(1, (most_images + times - 1) / times);
     flat += (images - 1) * image;
     const int64_t rows = (r.reach(shape.size) + r.stride - 1) / r.stride;
     phase = ((images - 1) * image + rows * row + c.reach(shape.size) + slack + multiple - 1) / multiple * multiple;
