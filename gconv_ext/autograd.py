@@ -16,6 +16,7 @@ A convolution y = fprop(x, ψ, w), by the kernels of any family of ops.py, likew
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,36 @@ from torch import Tensor
 from . import ops
 
 
-class ExpandFilter(torch.autograd.Function):
+class _AsGiven(inspect.BoundArguments):
+    def apply_defaults(self) -> None:
+        pass
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self.arguments  # type: ignore[return-value]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return {}
+
+
+class _Positional(inspect.Signature):
+    """Of a forward whose arguments are all given, by position."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+        return _AsGiven(self, args)  # type: ignore[arg-type]
+
+
+class Function(torch.autograd.Function):
+    """PyTorch's, which reads forward's signature and binds the arguments to it in every call; for more than ten arguments
+    that took longer than a small convolution."""
+
+    def __init_subclass__(cls) -> None:
+        read = inspect.signature(cls.forward)
+        cls.forward.__signature__ = _Positional([*read.parameters.values()])  # type: ignore[attr-defined]
+
+
+class ExpandFilter(Function):
     """E(ψ, w): weight, relaxed_weight or None, group name, relax_on -> filter."""
 
     generate_vmap_rule = True
@@ -47,7 +77,7 @@ class ExpandFilter(torch.autograd.Function):
         return *(grad if needed else None for grad, needed in zip(grads, mask)), None, None
 
 
-class ExpandFilterBackward(torch.autograd.Function):
+class ExpandFilterBackward(Function):
     """(A(G, w), B(G, ψ)): grad_filter G, then the arguments of ExpandFilter, then which of the two to compute."""
 
     generate_vmap_rule = True
@@ -114,7 +144,7 @@ class ConvOptions(NamedTuple):
 # The forwards below name each option, since torch.compile misreads a forward with *options as one that takes ctx.
 
 
-class Fprop(torch.autograd.Function):
+class Fprop(Function):
     """fprop(x, ψ, w) + bias, and ReLU of that when asked: x, weight, relaxed_weight or None, bias or None,
     transformed weight or None, relu, then ConvOptions -> y."""
 
@@ -146,7 +176,7 @@ class Fprop(torch.autograd.Function):
         return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 9
 
 
-class Dgrad(torch.autograd.Function):
+class Dgrad(Function):
     """dgrad(dy, ψ, w) of a group convolution: dy, weight, relaxed_weight or None, the convolution's result after ReLU or
     None, (height, width) of the input, then ConvOptions -> dx."""
 
@@ -180,7 +210,7 @@ class Dgrad(torch.autograd.Function):
         return d_dy, d_weight, d_relaxed_weight, *(None,) * 9
 
 
-class Wgrad(torch.autograd.Function):
+class Wgrad(Function):
     """wgrad(x, dy, w): x, dy, relaxed_weight or None, the convolution's result after ReLU or None, kernel size, then
     ConvOptions -> gradient of the weight."""
 

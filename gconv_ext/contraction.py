@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import algorithms, contraction_blocks, ops  # noqa: F401  (contraction_blocks defines ops)
+from .autograd import Function
 
 
 def windows(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
@@ -39,7 +40,7 @@ def reference(x: Tensor, hidden: Tensor, weight: Tensor, stride: int, padding: i
     return torch.einsum("bcmpqt,pqimtoc->boipq", taps, filters)
 
 
-class Contract(torch.autograd.Function):
+class Contract(Function):
     """x, hidden, weight, stride, padding, family of ops -> y."""
 
     generate_vmap_rule = True
@@ -60,7 +61,7 @@ class Contract(torch.autograd.Function):
         return *(grad if needed else None for grad, needed in zip(grads, mask)), None, None, None
 
 
-class ContractBackward(torch.autograd.Function):
+class ContractBackward(Function):
     """dy, then the arguments of Contract, then which of the gradients to x, hidden and weight to compute -> these
     three."""
 

@@ -113,12 +113,13 @@ def test_explain():
     assert taken == ["irrep", "dense"]
     assert explain(wide, banks[:3], torch.ones(3, 8), group="D4", padding=1).algorithm == "irrep"
     assert explain(wide, banks[:3].requires_grad_(), torch.ones(3, 8), group="D4", padding=1).algorithm == "dense"
-    assert explain(IMAGE, LIFT, group="D4").algorithm == "dense"
+    assert explain(IMAGE, LIFT, group="D4").algorithm == "irrep"
+    assert explain(IMAGE[:, :1], LIFT[:1, :1], group="D4").algorithm == "dense"  # butterflies for one field are no saving
     assert explain(X[:, :, :1], WEIGHT[:, :, :1], group="C1").algorithm == "dense"
     assert "16-bit" in explain(X.bfloat16(), WEIGHT.bfloat16(), group="C4").rejected["irrep"]
     with torch.autocast("cpu"):
         assert explain(x, weight, group="C4").algorithm == "dense"
-    assert explain(x[..., :3, :3], weight, group="C4").algorithm == "dense"  # one pixel leaves 31 of 32 lanes idle
+    assert explain(x[..., :3, :3], weight, group="C4").algorithm == "irrep"  # one pixel, but other images' beside it
     meta = explain(X.to("meta"), WEIGHT.to("meta"), group="C4")
     assert meta.algorithm == "reference" and all("got meta" in meta.rejected[name] for name in ("dense", "fused", "irrep"))
 

@@ -172,9 +172,10 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
     for seed, settings in itertools.product(range(seeds), target.grid):
         scaled = {name: shrunk(settings[name], scale) for name in experiment.scaled if name in settings}
         if experiment.images:
-            full, batch = min(images, settings.get(experiment.images, images)), settings["batch_size"]
+            full = min(images, settings.get(experiment.images, images))
+            batch, lr = (settings.get(name, getattr(config, name)) for name in ("batch_size", "lr"))
             scaled["batch_size"] = max(shrunk(batch, scale), min(batch, SMALLEST_BATCH))
-            scaled["lr"] = settings["lr"] * math.sqrt(scaled["batch_size"] / batch)
+            scaled["lr"] = lr * math.sqrt(scaled["batch_size"] / batch)
             scaled[experiment.images] = max(shrunk(full, scale), scaled["batch_size"])
         runs.append(Run(settings, config(**settings | scaled | {"seed": seed})))
     return runs

@@ -3,6 +3,7 @@ and training by several processes."""
 
 import copy
 import io
+import os
 import pickle
 
 import pytest
@@ -162,7 +163,9 @@ def _train_on_a_share(rank, processes, folder):
     network(images()[rank::processes]).square().mean().backward()
     if rank == 0:
         torch.save({name: p.grad for name, p in network.module.named_parameters()}, f"{folder}/gradients")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    os._exit(0)  # PyTorch's threads may still run, and abort a process that takes its leave of them
 
 
 def images():
