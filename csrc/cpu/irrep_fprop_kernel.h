@@ -24,9 +24,10 @@ class IrrepFprop final : public IrrepFpropPlan {
 
  public:
   explicit IrrepFprop(const IrrepFpropParams& params)
-      : p_(params), s_(p_.shape), layout_(s_, micro_pixels, lanes, INT64_MAX / 2, images_together(params)),
-        orbits_(orbits(s_)), orbit_offset_(orbit_offsets(s_, orbits_, layout_)),
-        in_banks_(p_.relax_input ? p_.banks : 1), columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
+      : p_(params), s_(p_.shape), arrangement_(arrange(params)),
+        layout_(s_, micro_pixels, lanes, INT64_MAX / 2, arrangement_.behind, arrangement_.beside), orbits_(orbits(s_)),
+        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), in_banks_(p_.relax_input ? p_.banks : 1),
+        columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
         steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())),
         direct_(steps_ == 0 || takes_direct_form<Group>(columns_)) {
     // With few output fields the buffer, the weights of its steps and the sums of one micro-tile stay in the first-level cache:
@@ -52,7 +53,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   }
   int64_t transformed_numbers() const override { return s_.groups * columns_ * steps_ * order; }
 
-  int64_t stacks() const override { return (s_.batch + layout_.images - 1) / layout_.images * s_.groups; }
+  int64_t stacks() const override { return (s_.batch + layout_.all_images() - 1) / layout_.all_images() * s_.groups; }
 
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     // Those of x, then, relaxed on the input, w_l · x for each bank.
@@ -67,15 +68,15 @@ class IrrepFprop final : public IrrepFpropPlan {
     int64_t padded = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t stack = unit / parts, part = unit % parts, block = stack % s_.groups;
-      const int64_t b = stack / s_.groups * layout_.images, images = std::min(layout_.images, s_.batch - b);
-      const int64_t flat = layout_.flat_of(images), tiles = (flat + micro_pixels - 1) / micro_pixels;
+      const int64_t b = stack / s_.groups * layout_.all_images(), images = std::min(layout_.all_images(), s_.batch - b);
+      const int64_t flat = layout_.flat_of(images);
+      const int64_t tiles = by_rows() ? s_.rows.out * arrangement_.row_tiles : (flat + micro_pixels - 1) / micro_pixels;
       if (stack != padded) {
         const S* activated = static_cast<const S*>(p_.x_activated);
-        for (int64_t i = 0; i < images; ++i) {
-          const int64_t from = (b + i) * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
-          pad_planes(s_, layout_, x + from, activated ? activated + from : nullptr, p_.x_strides,
-                     planes + i * layout_.image);
-        }
+        layout_.for_each_image(images, [&](int64_t first, int64_t count, int64_t at) {
+          const int64_t from = (b + first) * p_.x_strides.batch + block * s_.in_fields * p_.x_strides.field;
+          pad_planes(s_, layout_, x + from, activated ? activated + from : nullptr, p_.x_strides, count, planes + at);
+        });
         for (int64_t bank = 0; p_.relax_input && bank < p_.banks; ++bank)
           scale_planes(planes, static_cast<const S*>(p_.relaxed_weight) + bank * order, s_.in_fields, layout_.field,
                        order, layout_.plane, planes + (1 + bank) * planes_of_x);
@@ -83,18 +84,17 @@ class IrrepFprop final : public IrrepFpropPlan {
       padded = stack;
       Prefetch prefetch = plan_prefetch(b + images, tiles);
       for (int64_t tile = part * tiles / parts, last = (part + 1) * tiles / parts; tile < last; tile += macro_tile_) {
-        const int64_t count = std::min(macro_tile_, last - tile), start = tile * micro_pixels;
+        const int64_t count = std::min(macro_tile_, last - tile);
         for (int64_t m = 0; m < count; m += together_) {
           const int64_t together = std::min(together_, count - m);
-          aim_at_results(prefetch, b, block, start + m * micro_pixels);
+          aim_at_results(prefetch, b, block, tile + m);
           if (direct_)
-            run_direct(block, read + start + m * micro_pixels, together, sums + m * tile_sums_, prefetch);
+            run_direct(block, read, tile + m, together, sums + m * tile_sums_, prefetch);
           else
-            run_buffered(block, read + start + m * micro_pixels, together, buffer_scratch.data(), sums + m * tile_sums_,
-                         prefetch);
+            run_buffered(block, read, tile + m, together, buffer_scratch.data(), sums + m * tile_sums_, prefetch);
         }
-        find_segments(start, std::min(start + count * micro_pixels, flat), segments);
-        write(b, block, count, segments, sums, rows_scratch.data());
+        find_segments(tile, count, flat, segments);
+        write(b, block, images, count, segments, sums, rows_scratch.data());
       }
     }
   }
@@ -129,19 +129,45 @@ class IrrepFprop final : public IrrepFpropPlan {
     int64_t from, to, count;
   };
 
-  // Of a small image the last tile is mostly empty; images one behind the other fill it, but share rows that nobody wants.
-  static int64_t images_together(const IrrepFpropParams& params) {
+  // How images share tiles, and where tiles begin.
+  struct Arrangement {
+    int64_t behind = 1, beside = 1;  // as in PlaneLayout
+    int64_t row_tiles = 0;           // each row of an image begins with a tile and has so many; 0: they cross rows
+  };
+
+  // The one with the fewest tiles. Of a small image the last tile is mostly empty, and tiles that cross rows compute the
+  // zeros between them, too. Images one behind the other fill tiles, but share rows that nobody wants; side by side they
+  // have the fewest such pixels, but are transposed on the way in and out.
+  static Arrangement arrange(const IrrepFpropParams& params) {
     const ConvShape& s = params.shape;
     const PlaneLayout one(s, micro_pixels, lanes);
     const int64_t image_bytes =
         s.in_fields * s.in_elements() * one.image * one.row_stride * one.column_stride * sizeof(T);
-    int64_t best = 1;
+    const int64_t most = std::min(params.most_images, kFarCache / 2 / std::max<int64_t>(1, image_bytes));
+    const auto tiles = [](int64_t numbers) { return (numbers + micro_pixels - 1) / micro_pixels; };
+    Arrangement best;
     double least = std::numeric_limits<double>::infinity();  // tiles an image
-    for (int64_t n = 1; n <= params.most_images && (n == 1 || n * image_bytes <= kFarCache / 2); ++n) {
-      const int64_t tiles = ((n - 1) * one.image + one.flat + micro_pixels - 1) / micro_pixels;
-      if (static_cast<double>(tiles) / n < 0.95 * least) best = n, least = static_cast<double>(tiles) / n;
+    const auto consider = [&](const Arrangement& other, int64_t count, double saving) {
+      const int64_t images = other.behind * other.beside, stacks = (s.batch + images - 1) / images;
+      const double each = static_cast<double>(stacks * count) / static_cast<double>(s.batch);
+      if (each < saving * least) best = other, least = each;
+    };
+    consider({}, tiles(one.flat), 1);
+    for (int64_t n = 2; n <= most; ++n) consider({n, 1, 0}, tiles((n - 1) * one.image + one.flat), 0.95);
+    if (!can_lie_beside<T, S>(s, params.x_strides, params.y_strides)) return best;
+    for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, micro_pixels); n *= 2) {
+      const int64_t row_tiles = tiles(n * s.columns.out);
+      consider({1, n, 0}, tiles(n * one.flat), 0.9);
+      consider({1, n, row_tiles}, s.rows.out * row_tiles, 0.9);
     }
     return best;
+  }
+
+  bool by_rows() const { return arrangement_.row_tiles > 0; }
+  // Where a tile's pixels begin in a plane.
+  int64_t tile_start(int64_t tile) const {
+    return by_rows() ? tile / arrangement_.row_tiles * layout_.row + tile % arrangement_.row_tiles * micro_pixels
+                     : tile * micro_pixels;
   }
 
   void pack(int64_t block, T*& next) {
@@ -237,7 +263,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     if (s_.groups == 1 && xs.column == 1 && next < s_.batch)
       prefetch.x.aim(static_cast<const S*>(p_.x) + next * xs.batch, s_.in_fields * s_.in_elements() * area,
                      tiles * calls);
-    if (ys.column == 1) {
+    if (ys.column == 1 && layout_.beside == 1) {
       prefetch.y_plane = ys.element * sizeof(S);
       prefetch.y_lines = micro_pixels * sizeof(S) / LinePrefetch::line + 1;
       prefetch.y_quota = (s_.out_fields * order + calls) / calls;
@@ -245,8 +271,9 @@ class IrrepFprop final : public IrrepFpropPlan {
     return prefetch;
   }
 
-  void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t start) const {
+  void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t tile) const {
     if (prefetch.y_quota == 0) return;
+    const int64_t start = tile_start(tile);
     const int64_t column = std::min(start % layout_.row, s_.columns.out);
     const int64_t image = start < layout_.image ? 0 : start / layout_.image;
     const int64_t row = std::min((start - image * layout_.image) / layout_.row, s_.rows.out - 1);
@@ -256,7 +283,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * p_.y_strides.field);
   }
 
-  void run_direct(int64_t block, const T* planes, int64_t tiles, T* sums, Prefetch& prefetch) const {
+  void run_direct(int64_t block, const T* planes, int64_t first, int64_t tiles, T* sums, Prefetch& prefetch) const {
     DirectArguments<T> a;
     a.fields = in_banks_ * s_.in_fields;
     a.field_stride = layout_.field;
@@ -271,19 +298,20 @@ class IrrepFprop final : public IrrepFpropPlan {
       a.w = call.w;
       for (int64_t tile = 0; tile < tiles; ++tile)
         for (int v = 0; v < kMicroTile; v += call.rows) {
-          a.x = planes + tile * micro_pixels + v * lanes;
+          a.x = planes + tile_start(first + tile) + v * lanes;
           a.y = sums + tile * tile_sums_ + call.first * order * micro_pixels + v * lanes;
           call.kernel(a);
         }
     }
   }
 
-  void run_buffered(int64_t block, const T* planes, int64_t tiles, T* buffer, T* sums, Prefetch& prefetch) const {
+  void run_buffered(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, T* buffer, T* sums,
+                    Prefetch& prefetch) const {
     const int64_t calls = static_cast<int64_t>(calls_.size()) / s_.groups;
     for (int64_t first = 0; first < steps_; first += block_steps_) {
       const int64_t steps = std::min(block_steps_, steps_ - first);
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        forward_transform(planes + tile * micro_pixels, first, steps, buffer);
+        forward_transform(planes + tile_start(first_tile + tile), first, steps, buffer);
         for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
           prefetch();
           const Call& call = calls_[i];
@@ -340,24 +368,37 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // Of the pixels from start to end of a stack's planes; those between rows and between images belong to nobody.
-  void find_segments(int64_t start, int64_t end, std::vector<Segment>& segments) const {
-    const MapStrides& ys = p_.y_strides;
+  // Of so many tiles of a stack's planes; the pixels between rows and between images belong to nobody.
+  void find_segments(int64_t tile, int64_t count, int64_t flat, std::vector<Segment>& segments) const {
     segments.clear();
+    if (by_rows()) {
+      const int64_t tiles = arrangement_.row_tiles, last_row = (tile + count - 1) / tiles;
+      for (int64_t row = tile / tiles; row <= last_row; ++row) {
+        const int64_t first = std::max(tile, row * tiles), last = std::min(tile + count, (row + 1) * tiles);
+        const int64_t from = (first - row * tiles) * micro_pixels / layout_.beside;
+        const int64_t to = std::min((last - row * tiles) * micro_pixels / layout_.beside, s_.columns.out);
+        segments.push_back(
+            {(first - tile) * micro_pixels, row * p_.y_strides.row + from * p_.y_strides.column, to - from});
+      }
+      return;
+    }
+    const MapStrides& ys = p_.y_strides;
+    const int64_t start = tile * micro_pixels, end = std::min(start + count * micro_pixels, flat);
     int64_t image = start / layout_.image, row = (start - image * layout_.image) / layout_.row;
     for (;; ++row) {
       if (row >= s_.rows.out) row = 0, ++image;
       const int64_t first = image * layout_.image + row * layout_.row;
       if (first >= end) return;
-      const int64_t from = std::max(start, first), to = std::min(end, first + s_.columns.out);
+      const int64_t from = std::max(start, first), to = std::min(end, first + s_.columns.out * layout_.beside);
       if (from < to)
-        segments.push_back({from - start, image * ys.batch + row * ys.row + (from - first) * ys.column, to - from});
+        segments.push_back({from - start, image * ys.batch + row * ys.row + (from - first) / layout_.beside * ys.column,
+                            (to - from) / layout_.beside});
     }
   }
 
   // Writes `tiles` micro-tiles of pixels.
-  __attribute__((noinline)) void write(int64_t b, int64_t block, int64_t tiles, const std::vector<Segment>& segments,
-                                       T* sums, T* rows) const {
+  __attribute__((noinline)) void write(int64_t b, int64_t block, int64_t images, int64_t tiles,
+                                       const std::vector<Segment>& segments, T* sums, T* rows) const {
     const MapStrides& ys = p_.y_strides;
     S* y = static_cast<S*>(p_.y) + b * ys.batch + block * s_.out_fields * ys.field;
     const S* bias = p_.bias ? static_cast<const S*>(p_.bias) + block * s_.out_fields : nullptr;
@@ -388,11 +429,31 @@ class IrrepFprop final : public IrrepFpropPlan {
         for (const Segment& segment : segments) {
           const T* numbers = rows + g * stage_row() + segment.from;
           S* line = y + g * ys.element + segment.to;
-          if (ys.column == 1)
+          if (layout_.beside > 1)
+            write_beside(numbers, images, segment.count, line);
+          else if (ys.column == 1)
             copy_run(line, numbers, segment.count);
           else
             for (int64_t i = 0; i < segment.count; ++i) line[i * ys.column] = narrow<S>(numbers[i]);
         }
+    }
+  }
+
+  // Pixels of images side by side, [pixel][image], to rows of each.
+  __attribute__((noinline)) void write_beside(const T* numbers, int64_t images, int64_t count, S* line) const {
+    if constexpr (std::is_same_v<T, S>) {
+      const int64_t beside = layout_.beside, distance = p_.y_strides.batch;
+      const bool squares = with_square<T>(std::min(images, count), [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        for_each_block<N>(images, [&](int64_t b) {
+          for_each_block<N>(count, [&](int64_t j) {
+            Square<T, N>::copy(numbers + j * beside + b, beside, line + b * distance + j, distance);
+          });
+        });
+      });
+      if (squares) return;
+      for (int64_t b = 0; b < images; ++b)
+        for (int64_t j = 0; j < count; ++j) line[b * distance + j] = numbers[j * beside + b];
     }
   }
 
@@ -414,6 +475,7 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   const IrrepFpropParams p_;
   const ConvShape& s_;
+  Arrangement arrangement_;
   PlaneLayout layout_;
   std::vector<Orbit> orbits_;
   std::vector<int64_t> orbit_offset_;

@@ -33,6 +33,23 @@ __attribute__((always_inline)) inline void copy_run(To* __restrict__ to, const F
   }
 }
 
+// to[i] = from[2 i] for as many of the n as whole vectors give, reading nothing behind the last one; and how many.
+template <typename V, std::size_t... I>
+__attribute__((always_inline)) inline V every_second(V a, V b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, (2 * I)...);
+}
+template <typename T>
+int64_t copy_every_second(T* __restrict__ to, const T* __restrict__ from, int64_t n) {
+  using V = typename Vector<T>::Unaligned;
+  constexpr int lanes = Vector<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes < n; i += lanes)
+    *reinterpret_cast<V*>(to + i) = every_second<typename Vector<T>::Aligned>(
+        *reinterpret_cast<const V*>(from + 2 * i), *reinterpret_cast<const V*>(from + 2 * i + lanes),
+        std::make_index_sequence<lanes>());
+  return i;
+}
+
 // The backward pass of ReLU: a gradient counts where the activated number is above 0 (or is no number, as in PyTorch).
 template <typename T>
 __attribute__((always_inline)) inline T masked(T gradient, T activated) {
@@ -137,32 +154,81 @@ void copy_to_planes(const S* image, const S* activated, const MapStrides& stride
     }
 }
 
+// The same for `images` images of rows of pixels, that lie side by side in the planes: `beside` numbers make a pixel there.
+template <typename T, typename RowOffset>
+void copy_to_planes_beside(const T* image, const T* activated, const MapStrides& strides, int64_t fields,
+                           int64_t elements, const Pixels& pixels, int64_t images, int64_t beside, T* planes,
+                           int64_t to_field, int64_t to_plane, RowOffset row_offset) {
+  const int64_t count = pixels.last - pixels.first;
+  if (count <= 0) return;
+  const auto for_each_row = [&](auto copy) __attribute__((always_inline)) {
+    for (int64_t field = 0; field < fields; ++field)
+      for (int64_t element = 0; element < elements; ++element)
+        for (int64_t i = pixels.first_row; i < pixels.last_row; ++i)
+          copy(field * strides.field + element * strides.element + i * strides.row + pixels.first,
+               planes + field * to_field + element * to_plane + row_offset(i) + pixels.first * beside);
+  };
+  const bool squares = with_square<T>(std::min(count, images), [&](auto n) {
+    constexpr int N = decltype(n)::value;
+    for_each_row([&](int64_t from, T* to) {
+      for_each_block<N>(images, [&](int64_t b) {
+        for_each_block<N>(count, [&](int64_t j) {
+          const int64_t at = from + b * strides.batch + j;
+          Square<T, N>::copy(image + at, strides.batch, to + j * beside + b, beside, 0, N,
+                             activated ? activated + at : nullptr);
+        });
+      });
+    });
+  });
+  if (squares) return;
+  for_each_row([&](int64_t from, T* to) {
+    for (int64_t b = 0; b < images; ++b)
+      for (int64_t j = 0; j < count; ++j) {
+        const int64_t at = from + b * strides.batch + j;
+        to[j * beside + b] = activated ? masked<T>(image[at], activated[at]) : image[at];
+      }
+  });
+}
+
 // How one input plane lies in the scratch: with its zeros, split into stride² phases so that a tap is a constant offset
 // for every stride, each phase one flat row. Without a stride, neighbouring rows share their zero columns. The planes of
-// several small images may lie one behind the other, neighbours sharing their zero rows.
+// several small images may lie one behind the other, neighbours sharing their zero rows, or side by side, pixel by pixel,
+// without zero rows between them.
 struct PlaneLayout {
   int64_t row = 0, image = 0, phase = 0, plane = 0, field = 0;  // strides in numbers
   int64_t images = 1;                                           // one behind the other
+  int64_t beside = 1;                                           // side by side: so many numbers make a pixel
   int64_t flat = 0;                                             // flat length of an output plane, row ends included
   int64_t row_stride = 1, column_stride = 1;
+  std::vector<bool> read;  // whether any tap reads the phase
 
-  // Of most_images images as many as leave `flat` below most_flat, but as many each time.
-  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, int64_t most_flat = 0, int64_t most_images = 1) {
+  // Of most_images images as many as leave `flat` below most_flat, but as many each time; or `side_by_side` of them.
+  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, int64_t most_flat = 0, int64_t most_images = 1,
+              int64_t side_by_side = 1) {
     const Axis &r = shape.rows, &c = shape.columns;
     row_stride = r.stride;
     column_stride = c.stride;
-    row = distance(c, shape.size);
+    beside = side_by_side;
+    row = distance(c, shape.size) * beside;
     image = distance(r, shape.size) * row;
-    flat = (r.out - 1) * row + c.out;
+    flat = (r.out - 1) * row + c.out * beside;
     const int64_t fitting = std::max<int64_t>(1, (most_flat - flat) / image + 1);
     const int64_t times = std::max<int64_t>(1, (most_images + fitting - 1) / fitting);
     images = std::max<int64_t>(1, (most_images + times - 1) / times);
     flat += (images - 1) * image;
     const int64_t rows = (r.reach(shape.size) + r.stride - 1) / r.stride;
-    phase = ((images - 1) * image + rows * row + c.reach(shape.size) + slack + multiple - 1) / multiple * multiple;
+    phase =
+        ((images - 1) * image + rows * row + c.reach(shape.size) * beside + slack + multiple - 1) / multiple * multiple;
     plane = phase * r.stride * c.stride;
     bool zeros = false;
-    for (int tap = 0; tap < shape.taps(); ++tap) zeros |= tap_position(shape, tap).row < 0;
+    read.resize(r.stride * c.stride);
+    for (int tap = 0; tap < shape.taps(); ++tap) {
+      const Position at = tap_position(shape, tap);
+      if (at.row < 0)
+        zeros = true;
+      else
+        read[phase_of(at.row, at.column)] = true;
+    }
     field = (shape.in_elements() + zeros) * plane;  // a plane of zeros for the taps that read nothing else
   }
 
@@ -175,14 +241,28 @@ struct PlaneLayout {
                     std::min(reach, axis.in + axis.padding));  // the zeros at its end are the next one's
   }
 
+  int64_t all_images() const { return images * beside; }
   // Of some images, not all.
-  int64_t flat_of(int64_t count) const { return flat - (images - count) * image; }
+  int64_t flat_of(int64_t count) const { return flat - (images - (count + beside - 1) / beside) * image; }
+  // Calls function(first image, how many, where they lie) for those that lie side by side.
+  template <typename Function>
+  void for_each_image(int64_t count, Function function) const {
+    for (int64_t i = 0; i < count; i += beside) function(i, std::min(beside, count - i), i / beside * image);
+  }
 
   // Of a position among the zeros.
+  int64_t phase_of(int64_t r, int64_t c) const { return r % row_stride * column_stride + c % column_stride; }
   int64_t offset(int64_t r, int64_t c) const {
-    return (r % row_stride * column_stride + c % column_stride) * phase + r / row_stride * row + c / column_stride;
+    return phase_of(r, c) * phase + r / row_stride * row + c / column_stride * beside;
   }
 };
+
+constexpr int64_t kFewestBeside = 4;  // images: squares of numbers are transposed, from 4 × 4
+// Whether the kernels can lay images side by side: rows of pixels in both maps, no conversion of types, no stride.
+template <typename T, typename S>
+bool can_lie_beside(const ConvShape& shape, const MapStrides& x, const MapStrides& y) {
+  return std::is_same_v<T, S> && shape.columns.stride == 1 && x.column == 1 && y.column == 1;
+}
 
 // Offset of X[g] from the output pixel's: [orbit][g].
 inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vector<Orbit>& orbits,
@@ -197,32 +277,44 @@ inline std::vector<int64_t> orbit_offsets(const ConvShape& shape, const std::vec
   return offset;
 }
 
-// Copies one image's planes, [field][element], between the zeros, which stay as they are from image to image.
+// Copies the planes, [field][element], of one image, or of those that lie side by side, between the zeros, which stay as
+// they are from image to image.
 template <typename T, typename S>
 void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* image, const S* activated,
-                const MapStrides& strides, T* planes) {
+                const MapStrides& strides, int64_t beside, T* planes) {
   const Axis &r = shape.rows, &c = shape.columns;
   const auto row_offset = [&](int64_t i) { return layout.offset(i + r.padding, 0); };
   const Pixels read{std::max<int64_t>(0, -r.padding), std::min(r.in, r.reach(shape.size) - r.padding),
                     std::max<int64_t>(0, -c.padding), std::min(c.in, c.reach(shape.size) - c.padding)};
+  if constexpr (std::is_same_v<T, S>)
+    if (layout.beside > 1)
+      return copy_to_planes_beside(image, activated, strides, shape.in_fields, shape.in_elements(), read, beside,
+                                   layout.beside, planes + c.padding * layout.beside, layout.field, layout.plane,
+                                   row_offset);
   if (c.stride == 1)
     return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding,
                           layout.field, layout.plane, row_offset);
+  // Every stride-th pixel of a row lies in the same phase.
+  struct Run {
+    int64_t from, to, count;
+  };
+  std::vector<Run> runs;
+  for (int64_t i = read.first_row; i < read.last_row; ++i)
+    for (int64_t j = read.first; j < std::min(read.last, read.first + c.stride); ++j)
+      if (layout.read[layout.phase_of(i + r.padding, j + c.padding)])
+        runs.push_back({i * strides.row + j * strides.column, layout.offset(i + r.padding, j + c.padding),
+                        (read.last - j + c.stride - 1) / c.stride});
+  const int64_t step = c.stride * strides.column;
   for (int64_t field = 0; field < shape.in_fields; ++field)
-    for (int64_t element = 0; element < shape.in_elements(); ++element) {
-      const int64_t plane = field * strides.field + element * strides.element;
-      for (int64_t i = read.first_row; i < read.last_row; ++i)
-        // Every stride-th pixel lies in the same phase.
-        for (int64_t j = read.first; j < std::min(read.last, read.first + c.stride); ++j) {
-          const int64_t at = j + c.padding;
-          T* to = planes + field * layout.field + element * layout.plane + row_offset(i) +
-                  at % c.stride * layout.phase + at / c.stride;
-          for (int64_t k = j; k < read.last; k += c.stride) {
-            const int64_t from = plane + i * strides.row + k * strides.column;
-            *to++ = activated ? masked<T>(widen(image[from]), widen(activated[from])) : widen(image[from]);
-          }
-        }
-    }
+    for (int64_t element = 0; element < shape.in_elements(); ++element)
+      for (const Run& run : runs) {
+        int64_t from = field * strides.field + element * strides.element + run.from, k = 0;
+        T* to = planes + field * layout.field + element * layout.plane + run.to;
+        if constexpr (std::is_same_v<T, S>)
+          if (step == 2 && !activated) k = copy_every_second(to, image + from, run.count);
+        for (from += k * step; k < run.count; ++k, from += step)
+          to[k] = activated ? masked<T>(widen(image[from]), widen(activated[from])) : widen(image[from]);
+      }
 }
 
 // to[field][element] = w[element] · from[field][element] for planes of whole vectors.

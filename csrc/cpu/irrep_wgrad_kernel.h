@@ -103,9 +103,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
   explicit IrrepWgrad(const IrrepWgradParams& params)
       : p_(params), s_(p_.shape), chunks_(chunks_of(s_)),
         parts_(std::max<int64_t>(1, std::min(kUnits / chunks_, s_.in_fields / kPartFields))),
-        layout_(s_, kMaxStretch * lanes, lanes, kMaxStretch * lanes, (s_.batch + chunks_ - 1) / chunks_),
-        orbits_(orbits(s_)), orbit_offset_(orbit_offsets(s_, orbits_, layout_)),
-        orbit_count_(static_cast<int64_t>(orbits_.size())) {
+        layout_(layout_of(params, (s_.batch + chunks_ - 1) / chunks_)), orbits_(orbits(s_)),
+        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())) {
     const int64_t vectors = (layout_.flat + lanes - 1) / lanes, stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
     stretch_ = (vectors + stretches - 1) / stretches * lanes;
     row_ = stretch_ + lanes;  // rows at a power of two would share cache sets
@@ -129,17 +128,17 @@ class IrrepWgrad final : public IrrepWgradPlan {
       shape.in_fields = part.fields;
       LinePrefetch prefetch[2];  // of x and of dy
       const int64_t last = (chunk + 1) * s_.batch / chunks_;
-      for (int64_t b = chunk * s_.batch / chunks_; b < last; b += layout_.images) {
-        const int64_t count = std::min(layout_.images, last - b);
+      for (int64_t b = chunk * s_.batch / chunks_; b < last; b += layout_.all_images()) {
+        const int64_t count = std::min(layout_.all_images(), last - b);
         if (count < images) {  // the others left numbers behind
           std::fill_n(planes, most_fields() * layout_.field, T(0));
           std::fill_n(dy, s_.out_fields * order * dy_plane_, T(0));
         }
         images = count;
-        for (int64_t i = 0; i < count; ++i) {
-          pad_planes<T, S>(shape, layout_, x_of(b + i, block, part), nullptr, p_.x_strides, planes + i * layout_.image);
-          copy_gradient(b + i, block, dy + i * layout_.image);
-        }
+        layout_.for_each_image(count, [&](int64_t first, int64_t beside, int64_t at) {
+          pad_planes<T, S>(shape, layout_, x_of(b + first, block, part), nullptr, p_.x_strides, beside, planes + at);
+          copy_gradient(b + first, block, beside, dy + at);
+        });
         if (p_.x_scale)
           scale_planes(planes, static_cast<const S*>(p_.x_scale), part.fields, layout_.field, order, layout_.plane,
                        planes);
@@ -217,6 +216,21 @@ class IrrepWgrad final : public IrrepWgradPlan {
   }
   int64_t most_fields() const { return (s_.in_fields + parts_ - 1) / parts_; }
 
+  // Images side by side where that leaves out pixels between rows, which are summed up like others.
+  static PlaneLayout layout_of(const IrrepWgradParams& params, int64_t images) {
+    constexpr int64_t most = kMaxStretch * lanes;
+    const auto vectors = [](const PlaneLayout& layout) {  // an image
+      return static_cast<double>((layout.flat + lanes - 1) / lanes) / static_cast<double>(layout.all_images());
+    };
+    PlaneLayout best(params.shape, most, lanes, most, images);
+    if (!can_lie_beside<T, S>(params.shape, params.x_strides, params.dy_strides)) return best;
+    for (int64_t n = kFewestBeside; n <= std::min<int64_t>(images, lanes); n *= 2) {
+      const PlaneLayout beside(params.shape, most, lanes, most, images / n, n);
+      if (beside.flat <= 2 * most && vectors(beside) < 0.95 * vectors(best)) best = beside;
+    }
+    return best;
+  }
+
   // (field, orbit) pairs of a part, and the blocks of them that a micro-kernel takes.
   int64_t steps(const Part& part) const { return part.fields * orbit_count_; }
   int64_t blocks_of_steps(const Part& part) const { return (steps(part) + kWgradSteps - 1) / kWgradSteps; }
@@ -242,13 +256,18 @@ class IrrepWgrad final : public IrrepWgradPlan {
   }
 
   // Into flat planes whose numbers between the rows stay zero.
-  void copy_gradient(int64_t b, int64_t block, T* to) const {
+  void copy_gradient(int64_t b, int64_t block, int64_t beside, T* to) const {
     const MapStrides& strides = p_.dy_strides;
     const int64_t from = b * strides.batch + block * s_.out_fields * strides.field;
-    const S* activated = static_cast<const S*>(p_.dy_activated);
-    copy_to_planes(static_cast<const S*>(p_.dy) + from, activated ? activated + from : nullptr, strides, s_.out_fields,
-                   order, {0, s_.rows.out, 0, s_.columns.out}, to, order * dy_plane_, dy_plane_,
-                   [&](int64_t i) { return i * layout_.row; });
+    const S* dy = static_cast<const S*>(p_.dy) + from;
+    const S* activated = p_.dy_activated ? static_cast<const S*>(p_.dy_activated) + from : nullptr;
+    const Pixels all{0, s_.rows.out, 0, s_.columns.out};
+    const auto row_offset = [&](int64_t i) { return i * layout_.row; };
+    if constexpr (std::is_same_v<T, S>)
+      if (layout_.beside > 1)
+        return copy_to_planes_beside(dy, activated, strides, s_.out_fields, order, all, beside, layout_.beside, to,
+                                     order * dy_plane_, dy_plane_, row_offset);
+    copy_to_planes(dy, activated, strides, s_.out_fields, order, all, to, order * dy_plane_, dy_plane_, row_offset);
   }
 
   void add_stretch(const Part& part, const T* planes, const T* dy_hat, T* forward, T* sums,

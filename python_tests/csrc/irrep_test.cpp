@@ -169,10 +169,17 @@ int main() {
       {false, 1, 1, 2, 3, 7, 20, 3, 2, 1, 1, 1, Rows, 1, false, true},
       {true, 2, 1, 3, 5, 7, 9, 3, 1, 1, 1, 1, Rows},
       {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
-      // Small images lie one behind the other; wgrad cuts the input's fields from 32 on.
+      {false, 1, 1, 2, 3, 5, 41, 1, 2, 0, 1, 1, Rows},
+      {false, 1, 1, 2, 3, 6, 70, 3, 2, 1, 1, 1, Rows},
+      // Small images lie one behind the other or side by side, crossing rows or not; wgrad cuts the input's fields from 32 on.
       {false, 17, 1, 2, 3, 5, 4, 3, 1, 1, 1, 1, Rows},
       {false, 19, 1, 2, 3, 7, 6, 3, 2, 1, 1, 1, FieldsLast, 1, false, true},
       {true, 17, 2, 1, 5, 5, 5, 3, 1, 1, 1, 1, ElementsLast},
+      {false, 18, 1, 2, 3, 6, 7, 3, 1, 1, 1, 1, Rows, 1, false, true},
+      {false, 16, 1, 1, 2, 8, 8, 3, 1, 1, 1, 1, Rows, 1, false, true},
+      {false, 33, 1, 2, 3, 3, 2, 3, 1, 1, 1, 1, Rows, 1, false, true},
+      {true, 10, 2, 2, 3, 7, 7, 5, 1, 2, 1, 1, Rows},
+      {false, 9, 1, 2, 2, 5, 5, 3, 1, 1, 2, 1, Rows, 2, false},
       {false, 7, 1, 35, 2, 4, 3, 2, 1, 0, 1, 1, Rows, 2, true},
   };
   return for_each_instruction_set([&](InstructionSet level) {
