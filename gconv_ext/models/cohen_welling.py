@@ -10,8 +10,12 @@ DROPOUT = 0.3
 
 
 class _CohenWellingCNN(StagedCNN):
-    """Six 3 x 3 convolutions and one 4 x 4, each with batch norm and ReLU; dropout after layers 1 to 5, max pooling
-    with stride 2 after layer 2; mean over space, maximum over the group where there is one, a linear layer.
+    """Six 3 x 3 convolutions and one 4 x 4, each with ReLU and batch norm, in this order; dropout after layers 1 to 5, max
+    pooling with stride 2 after layer 2; mean over space, maximum over the group where there is one, a linear layer.
+
+    With batch norm before ReLU, dropout changes the variances that the running statistics hold: trained on 2,000 digits,
+    27 x 27, the p4 network had 73% of the validation digits right by those and 96% by the statistics of each batch, against
+    96% and 97% in the paper's order.
 
     The paper does not state the padding.  Ours is 1 in the first six layers and 0 in the last, as in the published run:
     without any, a 27 x 27 image, which the paper trains on, would leave 3 x 3 pixels for the 4 x 4 kernel.  As in the
@@ -28,7 +32,7 @@ class _CohenWellingCNN(StagedCNN):
                 conv = kit.conv(width, width, 3, padding=1) if number < 7 else kit.conv(width, width, 4)
             after: list[nn.Module] = [nn.Dropout(DROPOUT)] if number <= 5 else []
             after += [kit.max_pool(2)] if number == 2 else []
-            stages[f"layer{number}"] = nn.Sequential(conv, kit.norm(width), nn.ReLU(), *after)
+            stages[f"layer{number}"] = nn.Sequential(conv, nn.ReLU(), kit.norm(width), *after)
         super().__init__(in_channels, stages, kit.head(), nn.Linear(width, num_classes), kit.memory_format)
 
 
