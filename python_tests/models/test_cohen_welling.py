@@ -24,13 +24,14 @@ def test_sizes_of_the_published_run():
 
 
 @pytest.mark.parametrize("name", ["p4cnn", "z2cnn"])
-def test_dropout_and_pooling(name):
-    """Dropout of 0.3 after layers 1 to 5, pooling with stride 2 after layer 2 (paper 3, section 4.2)."""
+def test_layers(name):
+    """ReLU and batch norm after each convolution, in this order, dropout of 0.3 after layers 1 to 5, pooling with stride 2
+    after layer 2 (paper 3, section 4.2)."""
     network = create_model(name)
     layers = [getattr(network, f"layer{n}") for n in range(1, 8)]
     assert [[m.p for m in layer if isinstance(m, nn.Dropout)] for layer in layers] == [[0.3]] * 5 + [[]] * 2
     assert [n for n, layer in enumerate(layers, 1) if "MaxPool2d" in type(layer[-1]).__name__] == [2]
-    assert all(isinstance(layer[2], nn.ReLU) for layer in layers)
+    assert all(isinstance(layer[1], nn.ReLU) and "BatchNorm2d" in type(layer[2]).__name__ for layer in layers)
     assert network.stages == tuple(f"layer{n}" for n in range(1, 8))
 
 
