@@ -220,7 +220,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
   static PlaneLayout layout_of(const IrrepWgradParams& params, int64_t images) {
     constexpr int64_t most = kMaxStretch * lanes;
     const auto vectors = [](const PlaneLayout& layout) {  // an image
-      return static_cast<double>((layout.flat + lanes - 1) / lanes) / static_cast<double>(layout.all_images());
+      const int64_t all = (layout.flat + lanes - 1) / lanes;
+      return static_cast<double>(all) / static_cast<double>(layout.all_images());
     };
     PlaneLayout best(params.shape, most, lanes, most, images);
     if (!can_lie_beside<T, S>(params.shape, params.x_strides, params.dy_strides)) return best;
