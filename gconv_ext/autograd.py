@@ -43,6 +43,8 @@ class _Positional(inspect.Signature):
     """Of a forward whose arguments are all given, by position."""
 
     def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+        if kwargs:
+            raise TypeError(f"arguments are given by position, got {', '.join(kwargs)} by name")
         return _AsGiven(self, args)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from gconv_ext import functional
+from gconv_ext import autograd, functional
 
 
 @pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep"])
@@ -67,3 +67,12 @@ def test_vmap_over_relaxed_weights():
     got = torch.func.vmap(lambda r: functional.expand_filter(weight, r, group="C4", relax_on="input"))(relaxed)
     for index in range(5):
         assert torch.equal(got[index], functional.expand_filter(weight, relaxed[index], group="C4", relax_on="input"))
+
+
+def test_arguments_of_a_function_by_name():
+    """Function.apply does not read forward's signature, so a name or a missing argument must not be lost."""
+    weight = torch.randn(2, 2, 4, 3, 3)
+    with pytest.raises(TypeError, match="arguments are given by position, got relax_on by name"):
+        autograd.ExpandFilter.apply(weight, None, "C4", relax_on="output")
+    with pytest.raises(TypeError, match="relax_on"):
+        autograd.ExpandFilter.apply(weight, None, "C4")
