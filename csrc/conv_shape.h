@@ -118,4 +118,17 @@ inline std::vector<int32_t> orbit_positions(const ConvShape& shape, const std::v
   return position;
 }
 
+// The adjoint of a convolution is one with ψ'[c, o, a, b] = ψ[o, c, a⁻¹, a⁻¹·(last tap − b)]: where each number of a block
+// of ψ' lies in that of ψ.
+inline std::vector<int32_t> adjoint_positions(const ConvShape& shape) {
+  std::vector<int32_t> position;
+  const int taps = static_cast<int>(shape.taps());
+  for (int a = 0; a < shape.order(); ++a)
+    for (int b = 0; b < taps; ++b) {
+      const int inverse = shape.group->inverse[a];
+      position.push_back(inverse * taps + taps - 1 - moved_tap(shape.group->matrices[inverse], b, shape.size));
+    }
+  return position;
+}
+
 }  // namespace gconv

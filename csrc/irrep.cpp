@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "cpu/irrep.h"
 #include "irrep_checks.h"
@@ -16,12 +15,19 @@ namespace {
 
 at::ScalarType sums_type(const at::Tensor& map) { return map.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
+void transform_weight(cpu::IrrepFpropPlan& plan) {
+  const int64_t units = plan.transform_units(),
+                fewest = units ? 1 + 8192 * units / (1 + plan.transformed_numbers()) : 1;
+  at::parallel_for(0, units, fewest, [&](int64_t begin, int64_t end) { plan.transform_weight(begin, end); });
+}
+
 void run_fprop(cpu::IrrepFpropParams& params) {
   const ConvShape& s = params.shape;
   if (s.batch * s.groups == 0) return;
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   params.most_images = std::max<int64_t>(1, s.batch * s.groups / threads);
   const auto plan = cpu::plan_irrep_fprop(params);
+  transform_weight(*plan);
   // Images are cut only where there are fewer of them than threads: every part pads its image anew.
   const int64_t stacks = plan->stacks(), parts = std::max<int64_t>(1, (threads + stacks - 1) / stacks);
   at::parallel_for(0, stacks * parts, 1, [&](int64_t begin, int64_t end) { plan->run(begin, end, parts); });
@@ -74,6 +80,7 @@ at::Tensor irrep_transform_weight_cpu(const at::Tensor& weight, const std::optio
   const at::Tensor weight_c = weight.contiguous();
   params.weight = weight_c.const_data_ptr();
   const auto plan = cpu::plan_irrep_fprop(params);
+  transform_weight(*plan);
   at::Tensor transformed = at::empty({plan->transformed_numbers()}, weight.options().dtype(sums_type(weight)));
   std::memcpy(transformed.mutable_data_ptr(), plan->transformed_weight(), transformed.nbytes());
   return transformed;
@@ -92,45 +99,14 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight,
   params.relax_input = layer.relax_input;
   params.banks = layer.banks();
   const ConvShape& s = params.shape;
-  const int64_t order = s.order(), size = s.size, taps = s.taps(), fields = groups * s.out_fields;
-
-  // ψ' as bytes of one width: only positions change.
   const at::Tensor weight_c = weight.contiguous();
   const at::Tensor relaxed_weight_c = relaxed_weight ? relaxed_weight->contiguous() : at::Tensor();
-  at::Tensor reindexed = at::empty({params.banks, fields, s.in_fields, order, size, size}, weight.options());
-  std::vector<int64_t> from(order * taps);
-  for (int a = 0; a < order; ++a)
-    for (int b = 0; b < taps; ++b) {
-      const int inverse = s.group->inverse[a];
-      from[a * taps + b] = inverse * taps + taps - 1 - moved_tap(s.group->matrices[inverse], b, s.size);
-    }
-  const auto reindex = [&](auto number) {
-    using Number = decltype(number);
-    const Number* old = static_cast<const Number*>(weight_c.const_data_ptr());
-    Number* to = static_cast<Number*>(reindexed.mutable_data_ptr());
-    const int64_t block = order * taps;
-    at::parallel_for(0, params.banks * fields, 1 + 16384 / (1 + s.in_fields * block), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t o = 0; o < s.in_fields; ++o) {
-          const int64_t bank = i / fields, c = i % fields;
-          const int64_t in_block = (c / s.out_fields * s.in_fields + o) * s.out_fields + c % s.out_fields;
-          const Number* taps_of_bank = old + (bank * fields * s.in_fields + in_block) * block;
-          for (int64_t j = 0; j < block; ++j) to[(i * s.in_fields + o) * block + j] = taps_of_bank[from[j]];
-        }
-    });
-  };
-  if (weight.element_size() == 8)
-    reindex(uint64_t{});
-  else if (weight.element_size() == 4)
-    reindex(uint32_t{});
-  else
-    reindex(uint16_t{});
-
-  at::Tensor dx = empty_map_like(dy, fields, order, s.rows.out, s.columns.out);
+  at::Tensor dx = empty_map_like(dy, groups * s.out_fields, s.order(), s.rows.out, s.columns.out);
   params.x = dy.const_data_ptr();
   params.x_activated = mask;
   params.x_strides = map_strides(dy);
-  params.weight = reindexed.const_data_ptr();
+  params.weight = weight_c.const_data_ptr();
+  params.adjoint = true;
   params.relaxed_weight = relaxed_weight ? relaxed_weight_c.const_data_ptr() : nullptr;
   params.y = dx.mutable_data_ptr();
   params.y_strides = map_strides(dx);

@@ -5,6 +5,7 @@
 #include "batch_norm.h"
 #include "contract.h"
 #include "expand_filter.h"
+#include "fingerprint.h"
 #include "irrep.h"
 #ifdef GCONV_CUDA
 #include "cuda/binding.h"
@@ -33,6 +34,7 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "batch_norm_dgrad(Tensor dy, Tensor x, Tensor mean, Tensor var, Tensor? weight, float eps, bool need_x) "
       "-> (Tensor dx, Tensor dweight, Tensor dbias)");
+  m.def("fingerprint(Tensor x) -> (int, int)");
   // On GPUs alone.
   m.def(
       "fused_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
@@ -56,6 +58,7 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("contract_backward", &gconv::contract_backward_cpu);
   m.impl("batch_norm_fprop", &gconv::batch_norm_fprop_cpu);
   m.impl("batch_norm_dgrad", &gconv::batch_norm_dgrad_cpu);
+  m.impl("fingerprint", &gconv::fingerprint_cpu);
 }
 
 #ifdef GCONV_CUDA

@@ -22,6 +22,7 @@ _COMPILED_OPS = (
     "fused_fprop", "fused_dgrad", "fused_wgrad",
     "contract_fprop", "contract_backward",
     "batch_norm_fprop", "batch_norm_dgrad",
+    "fingerprint",
 )  # fmt: skip
 
 
@@ -160,6 +161,12 @@ def batch_norm_dgrad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op gconv_ext::batch_norm_dgrad: the gradients to x (of shape [0] where it is not needed), weight and bias."""
     return torch.ops.gconv_ext.batch_norm_dgrad(dy, x, mean, var, weight, eps, need_x)
+
+
+def fingerprint(x: Tensor) -> tuple[int, int]:
+    """128 bits of the contents of a tensor on the CPU, equal for equal bits; for different ones with a probability of 2^-128.
+    Its shape and dtype are left out, and it is not to be traced."""
+    return torch.ops.gconv_ext.fingerprint(x)
 
 
 def lies_in_rows(map: Tensor) -> bool:
@@ -313,4 +320,5 @@ def register_rules(name: str) -> None:
 
 if _missing_reason is None:
     for _name in _COMPILED_OPS:
-        register_rules(_name)
+        if _name != "fingerprint":  # whose result is of contents, not of shapes
+            register_rules(_name)

@@ -1,10 +1,8 @@
-"""torch.compile, autocast, the kept filter, and a package without its compiled ops."""
+"""torch.compile, autocast, and a package without its compiled ops."""
 
-import gc
 import shutil
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gconv_ext
-from gconv_ext import dense, functional, kernels, nn
+from gconv_ext import nn
 
 
 def small_network(algorithm="auto"):
@@ -57,89 +55,6 @@ def test_fake_tensors():
     with FakeTensorMode():
         network = small_network()
         assert network(torch.randn(2, 1, 8, 8)).shape == (2, 2, 6, 6)
-
-
-KEEPERS = {  # algorithm: (what is kept, module and name of the function that computes it)
-    "dense": (dense._kept_filter, dense.autograd, "expand_filter"),
-    "irrep": (kernels._kept_transform, kernels.ops, "transform_weight"),
-}
-
-
-@pytest.fixture(params=KEEPERS)
-def algorithm(request):
-    return request.param
-
-
-@pytest.fixture
-def computed(monkeypatch, algorithm):
-    """A list that grows by one whenever what is kept is computed."""
-    calls, (_, module, name) = [], KEEPERS[algorithm]
-    compute = getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *args: calls.append(1) or compute(*args))
-    return calls
-
-
-@pytest.mark.parametrize("no_gradient", [torch.no_grad, torch.inference_mode])
-def test_the_filter_is_kept_without_gradients(computed, algorithm, no_gradient):
-    layer = nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2, algorithm=algorithm)
-    x = torch.randn(1, 2, 4, 5, 5)
-    want = layer(x)
-    computed.clear()
-    with no_gradient():
-        assert torch.equal(layer(x), want) and torch.equal(layer(x), want)
-        assert layer(torch.randn(3, 2, 4, 9, 7)).shape == (3, 3, 4, 7, 5)
-    assert len(computed) == 1
-
-
-@pytest.mark.parametrize("change", [
-    lambda layer: layer.weight.add_(1),
-    lambda layer: layer.weight.data.add_(1),  # no version counter sees this one
-    lambda layer: layer.relaxed_weight[0, 1].mul_(3),
-    lambda layer: setattr(layer.weight, "data", torch.randn_like(layer.weight)),
-    lambda layer: layer.load_state_dict(nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2).state_dict()),
-    lambda layer: layer.double().weight.mul_(2),
-])  # fmt: skip
-def test_a_changed_weight_is_seen(change, algorithm):
-    layer, x = nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2, algorithm=algorithm), torch.randn(1, 2, 4, 5, 5)
-    with torch.no_grad():
-        before = layer(x)
-        change(layer)
-        after = layer(x.to(layer.weight.dtype))
-        layer.algorithm = "reference"
-        assert torch.allclose(after, layer(x.to(layer.weight.dtype)), atol=1e-4)
-    assert not torch.allclose(after.float(), before)
-
-
-def test_one_weight_in_two_layers_of_other_groups(algorithm):
-    weight, x = torch.randn(3, 2, 4, 3, 3), torch.randn(1, 2, 4, 5, 5)
-    for _ in range(2):
-        for group in ("C4", "D2"):
-            got = functional.group_conv2d(x, weight, group=group, algorithm=algorithm)
-            assert torch.allclose(got, functional.group_conv2d(x, weight, group=group, algorithm="reference"), atol=1e-4)
-
-
-def test_the_filter_is_not_kept_when_a_gradient_is_needed(algorithm):
-    layer = nn.GroupConv2d(2, 3, 3, algorithm=algorithm)
-    layer(torch.randn(1, 2, 4, 5, 5)).sum().backward()
-    assert layer.weight not in KEEPERS[algorithm][0]._entries
-
-
-def test_a_kept_filter_of_inference_mode_does_not_reach_autograd(algorithm):
-    layer, x = nn.GroupConv2d(2, 3, 3, algorithm=algorithm).requires_grad_(False), torch.randn(1, 2, 4, 5, 5, requires_grad=True)
-    with torch.inference_mode():
-        layer(x)
-    layer(x).sum().backward()
-    assert x.grad is not None
-
-
-def test_kept_filters_go_with_their_weight(algorithm):
-    layer, x = nn.GroupConv2d(2, 3, 3, algorithm=algorithm), torch.randn(1, 2, 4, 5, 5)
-    with torch.no_grad():
-        layer(x)
-    kept = weakref.ref(KEEPERS[algorithm][0]._entries[layer.weight][-1])
-    del layer
-    gc.collect()
-    assert kept() is None
 
 
 WITHOUT_OPS = """

@@ -77,3 +77,11 @@ def test_without_pytorch_the_build_says_what_to_type(sdist, tmp_path):
     done = run(sys.executable, "setup.py", "bdist_wheel", cwd=source, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert done.returncode != 0
     assert "pip install --no-build-isolation ." in done.stderr and "No module named 'torch'" in done.stderr
+
+
+def test_the_compiled_library_carries_no_debugging_symbols():
+    """They would be nine tenths of it, and Python's own compiler flags ask for them."""
+    libraries = list((ROOT / "gconv_ext").glob("_C*.so"))
+    if not libraries:
+        pytest.skip("the compiled ops were not built")
+    assert [b".debug_info" in library.read_bytes() for library in libraries] == [False]

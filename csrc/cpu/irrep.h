@@ -3,7 +3,7 @@
 // (C4) and 12/64 (D4) of the multiplications of the dense form, and rotating the input only permutes and negates
 // intermediate numbers, so that conv(g·x) and g·conv(x) are the same bits. No torch header here.
 //
-// dgrad is fprop: of dy, with the weight reindexed and the stride as spread (csrc/irrep.cpp).
+// dgrad is fprop: of dy, with the adjoint weight and the stride as spread.
 #pragma once
 
 #include <memory>
@@ -21,6 +21,7 @@ struct IrrepFpropParams {
   const void* x_activated = nullptr;  // nullptr, or a map that lies like x: numbers of x count where it is above 0
   MapStrides x_strides;
   const void* weight = nullptr;              // [L, groups · C_out, C_in, (|P|,) k, k], contiguous
+  bool adjoint = false;                      // or [L, groups · C_in, C_out, |P|, k, k]: see adjoint_positions
   const void* transformed_weight = nullptr;  // of a plan with the same weight, group, lifting, groups and L; or nullptr
   const void* relaxed_weight = nullptr;      // w [L, |P|], contiguous, or nullptr when L is 1
   int64_t banks = 1;                         // L
@@ -32,10 +33,12 @@ struct IrrepFpropParams {
   int64_t most_images = 1;  // that may be computed as one; nothing of the result depends on it
 };
 
-// Filter and tables prepared once; `run` may be called from several threads at once.
+// First each unit of `transform_weight` once, then each of `run`, both in any order and thread.
 class IrrepFpropPlan {
  public:
   virtual ~IrrepFpropPlan() = default;
+  virtual int64_t transform_units() const = 0;  // 0 where the transformed weight was given
+  virtual void transform_weight(int64_t begin, int64_t end) = 0;
   // Images, one or several at a time, times the blocks of fields.
   virtual int64_t stacks() const = 0;
   // Work is counted in parts of them: unit = stack · parts + part.

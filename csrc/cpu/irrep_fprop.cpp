@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -69,13 +70,23 @@ class Phases final : public IrrepFpropPlan {
       }
   }
 
+  // Every phase has as many.
+  int64_t transform_units() const override { return plans_.front()->transform_units(); }
+  void transform_weight(int64_t begin, int64_t end) override {
+    for (const auto& plan : plans_) plan->transform_weight(begin, end);
+  }
   int64_t stacks() const override { return plans_.front()->stacks(); }
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     for (const auto& plan : plans_) plan->run(begin, end, parts);
   }
-  // Each phase has weights of its own; nobody asks for them.
-  const void* transformed_weight() const override { return nullptr; }
-  int64_t transformed_numbers() const override { return 0; }
+  const void* transformed_weight() const override {
+    return nullptr;
+  }  // each phase has its own, and nobody asks for them
+  int64_t transformed_numbers() const override {
+    int64_t numbers = 0;
+    for (const auto& plan : plans_) numbers += plan->transformed_numbers();
+    return numbers;
+  }
 
  private:
   std::vector<std::unique_ptr<IrrepFpropPlan>> plans_;

@@ -43,13 +43,61 @@ class IrrepFprop final : public IrrepFpropPlan {
     tile_sums_ = columns_ * order * micro_pixels;
     macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
     together_ = direct_ ? kDirectTiles : weights_stay ? 1 : macro_tile_;
-    if (!p_.transformed_weight) transformed_.resize(transformed_numbers());
+    if (!p_.transformed_weight) transformed_.reset(new T[transformed_numbers()]);
     T* next = const_cast<T*>(static_cast<const T*>(transformed_weight()));  // written only where it is ours
-    for (int64_t block = 0; block < s_.groups; ++block) pack(block, next);
+    for (int64_t block = 0; block < s_.groups; ++block) add_block(next);
+  }
+
+  int64_t transform_units() const override {
+    return p_.transformed_weight ? 0 : s_.groups * p_.banks * lane_blocks() * kWeightSlices;
+  }
+
+  // Transforms ψ, scaled here for the inverse transform of the results. Lanes are output fields, neighbours in what the
+  // micro-kernels read. A unit has those of some lanes and of a slice of the input fields.
+  void transform_weight(int64_t begin, int64_t end) override {
+    constexpr auto scale = inverse_scales<Group>();
+    const int64_t count = static_cast<int64_t>(orbits_.size()), numbers = s_.in_elements() * s_.taps();
+    const int64_t block_numbers = s_.out_fields * s_.in_fields * numbers;
+    const int64_t out_stride = (p_.adjoint ? 1 : s_.in_fields) * numbers;
+    const int64_t in_stride = (p_.adjoint ? s_.out_fields : 1) * numbers;
+    std::vector<int32_t> position = orbit_positions(s_, orbits_);
+    if (p_.adjoint) {
+      const std::vector<int32_t> of_adjoint = adjoint_positions(s_);
+      for (int32_t& at : position) at = of_adjoint[at];
+    }
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t slice = unit % kWeightSlices, first = unit / kWeightSlices % lane_blocks() * lanes;
+      const int64_t bank = unit / kWeightSlices / lane_blocks() % p_.banks;
+      const int64_t block = unit / kWeightSlices / lane_blocks() / p_.banks;
+      const int64_t fields = std::min<int64_t>(lanes, s_.out_fields - first);
+      const Target* targets = &targets_[block * order * columns_ + (p_.relax_input ? 0 : bank * s_.out_fields) + first];
+      for (int64_t c = slice * s_.in_fields / kWeightSlices; c < (slice + 1) * s_.in_fields / kWeightSlices; ++c) {
+        const S* taps = static_cast<const S*>(p_.weight) + (bank * s_.groups + block) * block_numbers +
+                        first * out_stride + c * in_stride;
+        for (int64_t orbit = 0; orbit < count; ++orbit) {
+          const int64_t step = ((p_.relax_input ? bank * s_.in_fields : 0) + c) * count + orbit;
+          alignas(kVectorBytes) T number[order][lanes] = {};
+          for (int g = 0; g < order; ++g) {
+            const S* from = taps + position[orbit * order + g];
+            for (int64_t lane = 0; lane < fields; ++lane) number[g][lane] = widen(from[lane * out_stride]);
+          }
+          Vec f[order];
+          load_elements<Group>(f, number[0], Strided{lanes});
+          transform<Group>(f);
+          for (int g = 0; g < order; ++g) f[g] *= T(scale[g] / orbits_[orbit].stabiliser);
+          store_elements<Group>(f, number[0], lanes);
+          for (int g = 0; g < order; ++g)
+            for (int64_t lane = 0; lane < fields; ++lane) {
+              const Target& target = targets[g * columns_ + lane];
+              target.to[step * target.stride] = number[g][lane];
+            }
+        }
+      }
+    }
   }
 
   const void* transformed_weight() const override {
-    return p_.transformed_weight ? p_.transformed_weight : transformed_.data();
+    return p_.transformed_weight ? p_.transformed_weight : transformed_.get();
   }
   int64_t transformed_numbers() const override { return s_.groups * columns_ * steps_ * order; }
 
@@ -104,6 +152,10 @@ class IrrepFprop final : public IrrepFpropPlan {
   static constexpr int64_t kFarCache = 2 << 20;
   static constexpr int64_t kFewestSteps = 16, kMostSteps = 144;  // of a block
   static constexpr int64_t kDirectTiles = 2;
+  static constexpr int64_t kWeightSlices = 8;  // of the input fields, for threads to share
+
+  // Of the output fields.
+  int64_t lane_blocks() const { return (s_.out_fields + lanes - 1) / lanes; }
 
   // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
   struct Call {
@@ -170,40 +222,20 @@ class IrrepFprop final : public IrrepFpropPlan {
                      : tile * micro_pixels;
   }
 
-  void pack(int64_t block, T*& next) {
-    std::vector<Target> targets(order * columns_);  // [plane][field]
+  // Calls of a block of fields, and where its weights go.
+  void add_block(T*& next) {
+    targets_.resize(targets_.size() + order * columns_);
+    Target* targets = &targets_[targets_.size() - order * columns_];  // [plane][field]
     if (direct_) {
       add_direct_calls<1>(targets, next);
       add_direct_calls<2>(targets, next);
     } else {
       add_calls(targets, next);
     }
-    if (p_.transformed_weight) return;
-    // Transforms ψ, scaled here for the inverse transform of the results.
-    constexpr auto scale = inverse_scales<Group>();
-    const int64_t count = static_cast<int64_t>(orbits_.size()), numbers = s_.in_elements() * s_.taps();
-    const std::vector<int32_t> position = orbit_positions(s_, orbits_);
-    const S* weight = static_cast<const S*>(p_.weight) + block * s_.out_fields * s_.in_fields * numbers;
-    for (int64_t bank = 0; bank < p_.banks; ++bank, weight += s_.groups * s_.out_fields * s_.in_fields * numbers)
-      for (int64_t o = 0; o < s_.out_fields; ++o)
-        for (int64_t c = 0; c < s_.in_fields; ++c) {
-          const S* taps = weight + (o * s_.in_fields + c) * numbers;
-          const int64_t column = p_.relax_input ? o : bank * s_.out_fields + o;
-          const int64_t first_step = ((p_.relax_input ? bank * s_.in_fields : 0) + c) * count;
-          for (int64_t orbit = 0; orbit < count; ++orbit) {
-            T f[order];
-            for (int g = 0; g < order; ++g) f[g] = widen(taps[position[orbit * order + g]]);
-            transform<Group>(f);
-            for (int g = 0; g < order; ++g) {
-              const Target& target = targets[g * columns_ + column];
-              target.to[(first_step + orbit) * target.stride] = f[g] * T(scale[g] / orbits_[orbit].stabiliser);
-            }
-          }
-        }
   }
 
   // Weights in the order that the micro-kernels read: [irrep][column i'][fields][step][j][field].
-  void add_calls(std::vector<Target>& targets, T*& next) {
+  void add_calls(Target* targets, T*& next) {
     const int64_t fields = columns_;
     for (const Irrep& irrep : Group::table.irreps)
       for (int i = 0; i < irrep.columns(); ++i) {
@@ -228,7 +260,7 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   // [fields][step][irrep][column i'][j][field], for the irreps of one dimension.
   template <int Dim>
-  void add_direct_calls(std::vector<Target>& targets, T*& next) {
+  void add_direct_calls(Target* targets, T*& next) {
     constexpr int most = direct_columns<Group, Dim>();
     if constexpr (most > 0) {
       const int64_t fields = columns_, blocks = (fields + most - 1) / most;
@@ -486,5 +518,6 @@ class IrrepFprop final : public IrrepFpropPlan {
   int64_t block_steps_, plane_;                // steps in the buffer; numbers between its planes
   std::vector<Call> calls_;                    // [block of fields][call]
   std::vector<DirectCall> direct_calls_;
-  std::vector<T> transformed_;
+  std::vector<Target> targets_;  // [block of fields][plane][field]
+  std::unique_ptr<T[]> transformed_;
 };

@@ -97,12 +97,11 @@ class IrrepWgrad final : public IrrepWgradPlan {
   using Vec = typename Vector<T>::Aligned;
   static constexpr int lanes = Vector<T>::lanes, order = Group::table.order;
   static constexpr int64_t kMaxStretch = 26;  // vectors: the rows of kWgradSteps steps stay in the first-level cache
-  static constexpr int64_t kUnits = 8, kPartFields = 16;
+  static constexpr int64_t kUnits = 8, kPartFields = 12, kSlices = 8;
 
  public:
   explicit IrrepWgrad(const IrrepWgradParams& params)
-      : p_(params), s_(p_.shape), chunks_(chunks_of(s_)),
-        parts_(std::max<int64_t>(1, std::min(kUnits / chunks_, s_.in_fields / kPartFields))),
+      : p_(params), s_(p_.shape), chunks_(chunks_of(s_)), parts_(parts_of(s_, chunks_)),
         layout_(layout_of(params, (s_.batch + chunks_ - 1) / chunks_)), orbits_(orbits(s_)),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())) {
     const int64_t vectors = (layout_.flat + lanes - 1) / lanes, stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
@@ -110,11 +109,11 @@ class IrrepWgrad final : public IrrepWgradPlan {
     row_ = stretch_ + lanes;  // rows at a power of two would share cache sets
     dy_plane_ = stretches * stretch_ + lanes;
     numbers_ = s_.out_fields * most_fields() * orbit_count_ * order + lanes;
-    sums_.resize(units() * numbers_);
+    sums_.reset(new T[units() * numbers_]);
   }
 
-  int64_t units() const override { return finish_units() * chunks_; }
-  int64_t finish_units() const override { return s_.groups * parts_; }
+  int64_t units() const override { return s_.groups * parts_ * chunks_; }
+  int64_t finish_units() const override { return s_.groups * parts_ * kSlices; }
 
   void run(int64_t begin, int64_t end) override {
     Scratch<T> planes_scratch(most_fields() * layout_.field), dy_scratch(s_.out_fields * order * dy_plane_);
@@ -126,6 +125,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
       const Part part = part_of(unit / chunks_ % parts_);
       ConvShape shape = s_;
       shape.in_fields = part.fields;
+      T* sums = sums_.get() + unit * numbers_;
+      std::fill_n(sums, numbers_, T(0));
       LinePrefetch prefetch[2];  // of x and of dy
       const int64_t last = (chunk + 1) * s_.batch / chunks_;
       for (int64_t b = chunk * s_.batch / chunks_; b < last; b += layout_.all_images()) {
@@ -151,8 +152,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
         }
         if (b + count < last) aim_at_image(b + count, block, part, prefetch);
         for (int64_t start = 0; start < flat; start += stretch_)
-          add_stretch(part, planes + start, dy + start, forward_scratch.data(), sums_.data() + unit * numbers_,
-                      prefetch);
+          add_stretch(part, planes + start, dy + start, forward_scratch.data(), sums, prefetch);
       }
     }
   }
@@ -162,11 +162,12 @@ class IrrepWgrad final : public IrrepWgradPlan {
     const std::vector<int32_t> position = orbit_positions(s_, orbits_);
     const int64_t weight_numbers = s_.in_elements() * s_.taps();
     for (int64_t unit = begin; unit < end; ++unit) {
-      const Part part = part_of(unit % parts_);
-      const T* sums = sums_.data() + unit * chunks_ * numbers_;
-      const int64_t plane = s_.out_fields * steps(part);
-      S* gradient = static_cast<S*>(p_.grad_weight) + unit / parts_ * s_.out_fields * s_.in_fields * weight_numbers;
-      for (int64_t block = 0; block < blocks_of_steps(part); ++block) {
+      const int64_t slice = unit % kSlices, of_part = unit / kSlices;  // of the blocks of steps
+      const Part part = part_of(of_part % parts_);
+      const T* sums = sums_.get() + of_part * chunks_ * numbers_;
+      const int64_t plane = s_.out_fields * steps(part), blocks = blocks_of_steps(part);
+      S* gradient = static_cast<S*>(p_.grad_weight) + of_part / parts_ * s_.out_fields * s_.in_fields * weight_numbers;
+      for (int64_t block = slice * blocks / kSlices; block < (slice + 1) * blocks / kSlices; ++block) {
         const int64_t first = first_step(part, block), count = first_step(part, block + 1) - first;
         // Lanes are numbers of the block, [output field][step].
         for (int64_t at = 0; at < count * s_.out_fields; at += lanes) {
@@ -209,10 +210,20 @@ class IrrepWgrad final : public IrrepWgradPlan {
   }
 
   // Each chunk of the batch has sums of its own, as many as there are weights: no more of them than the maps have numbers.
-  // Where that leaves less than kUnits to share, the input's fields are cut, and each part reads all of dy.
+  // Where that leaves less than kUnits to share, the input's fields are cut, and each part reads all of dy. Both are powers
+  // of two, so that two threads, or four, have as much to do.
   static int64_t chunks_of(const ConvShape& s) {
     const int64_t maps = (s.in_fields + s.out_fields) * s.batch * s.rows.out * s.columns.out;
-    return std::max<int64_t>(1, std::min({kUnits, s.batch, maps / (s.in_fields * s.out_fields * s.taps())}));
+    return power_of_two(std::min({kUnits, s.batch, maps / (s.in_fields * s.out_fields * s.taps())}));
+  }
+  static int64_t parts_of(const ConvShape& s, int64_t chunks) {
+    return power_of_two(std::min(kUnits / chunks, s.in_fields / kPartFields));
+  }
+  // The largest up to `most`, and at least 1.
+  static int64_t power_of_two(int64_t most) {
+    int64_t power = 1;
+    while (2 * power <= most) power *= 2;
+    return power;
   }
   int64_t most_fields() const { return (s_.in_fields + parts_ - 1) / parts_; }
 
@@ -331,5 +342,5 @@ class IrrepWgrad final : public IrrepWgradPlan {
   int64_t orbit_count_;
   int64_t stretch_, row_, dy_plane_;  // pixels in a stretch; numbers between the rows of X̂ and between the planes of dŷ
   int64_t numbers_;                   // of the sums of a unit, and room for a vector
-  std::vector<T> sums_;               // [block of fields][part][chunk][plane][block of steps][output field][step]
+  std::unique_ptr<T[]> sums_;         // [block of fields][part][chunk][plane][block of steps][output field][step]
 };

@@ -87,7 +87,23 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   fprop.x_activated = c.activated ? x_activated.data() : nullptr;
   fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
   fprop.most_images = c.batch / 2 + 1;
+  // As in dgrad.
+  fprop.adjoint = c.spread > 1;
+  std::vector<T> adjoint(weight.size());
+  if (fprop.adjoint) {
+    const std::vector<int32_t> position = adjoint_positions(s);
+    for (int64_t i = 0; i < c.banks * out_planes; ++i)
+      for (int64_t in = 0; in < c.in_fields; ++in)
+        for (int64_t j = 0; j < block; ++j) {
+          const int64_t to = (i / c.out_fields * c.in_fields + in) * c.out_fields + i % c.out_fields;
+          adjoint[to * block + position[j]] = weight[(i * c.in_fields + in) * block + j];
+        }
+    fprop.weight = adjoint.data();
+  }
   const auto plan = cpu::plan_irrep_fprop(fprop, level);
+  const int64_t transform_units = plan->transform_units();
+  plan->transform_weight(0, transform_units / 2);
+  plan->transform_weight(transform_units / 2, transform_units);
   const int64_t units = plan->stacks() * 3;  // images cut into three parts, in two calls
   plan->run(0, units / 2, 3);
   plan->run(units / 2, units, 3);
@@ -101,7 +117,8 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
     if (c.banks > 1) (c.relax_input ? wgrad.x_scale : wgrad.dy_scale) = w.data() + l * order;
     const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
     gradient->run(0, gradient->units());
-    gradient->finish(0, gradient->finish_units());
+    gradient->finish(0, gradient->finish_units() / 2);
+    gradient->finish(gradient->finish_units() / 2, gradient->finish_units());
   }
 
   std::vector<double> want(out_numbers), want_grad(weight.size());
@@ -158,6 +175,7 @@ int main() {
       {false, 3, 1, 2, 3, 4, 5, 3, 1, 2, 1, 2, Rows},
       {false, 1, 1, 2, 3, 4, 5, 3, 1, 0, 2, 3, ElementsLast},
       {false, 1, 1, 2, 3, 5, 4, 1, 1, 0, 1, 2, FieldsLast},
+      {false, 1, 2, 2, 19, 5, 4, 2, 1, 1, 1, 2, Rows, 2, true},
       {false, 1, 1, 2, 3, 9, 20, 1, 1, -1, 1, 1, Rows},
       {false, 1, 1, 1, 3, 4, 40, 3, 3, 3, 1, 1, ElementsLast},
       {false, 1, 1, 9, 17, 4, 18, 3, 1, 1, 1, 1, FieldsLast},

@@ -1,0 +1,131 @@
+"""What is kept of weights: a fingerprint that no change escapes, and results that follow the weights."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from gconv_ext import dense, functional, kernels, nn, ops
+
+# Around a turn of the loop (64 bytes) and a piece that one thread takes (128 KiB).
+BYTES = [1, 15, 16, 63, 64, 65, 127, 128, 129, 131071, 131072, 131073, 300001]
+
+
+@pytest.mark.parametrize("count", BYTES)
+def test_every_bit_changes_the_fingerprint(count):
+    generator = torch.Generator().manual_seed(count)
+    x = torch.randint(256, (count,), dtype=torch.uint8, generator=generator)
+    first = ops.fingerprint(x)
+    places = range(count) if count < 200 else torch.randint(count, (200,), generator=generator).tolist() + [0, count - 1]
+    seen = {first}
+    for place in places:
+        for bit in range(8):
+            x[place] ^= 1 << bit
+            seen.add(ops.fingerprint(x))
+            x[place] ^= 1 << bit
+    assert len(seen) == 1 + 8 * len(set(places))
+    assert ops.fingerprint(x) == first
+    assert all(len({half for half, _ in seen}) == len(seen) for seen in (seen, {(b, a) for a, b in seen}))  # either half alone
+
+
+def test_order_and_length_change_the_fingerprint():
+    x = torch.arange(100_000, dtype=torch.float32)
+    others = [x.flip(0), x.roll(1), x.roll(4), x.roll(32768), x[:-1], torch.zeros(0), torch.zeros(1), torch.zeros(2), torch.zeros(16)]
+    assert len({ops.fingerprint(other) for other in [x, *others]}) == 10
+
+
+def test_the_fingerprint_is_of_the_numbers_alone():
+    """Not of where they lie, nor of the number of threads."""
+    x = torch.randn(40, 30, 50)
+    first, threads = ops.fingerprint(x), torch.get_num_threads()
+    assert ops.fingerprint(x.clone()) == first == ops.fingerprint(x.mT.contiguous().mT)
+    try:
+        torch.set_num_threads(3)
+        assert ops.fingerprint(x) == first
+    finally:
+        torch.set_num_threads(threads)
+
+
+KEEPERS = {  # algorithm: (what is kept, module and name of the function that computes it)
+    "dense": (dense._kept_filter, dense.autograd, "expand_filter"),
+    "irrep": (kernels._kept_transform, kernels.ops, "transform_weight"),
+}
+
+
+@pytest.fixture(params=KEEPERS)
+def algorithm(request):
+    return request.param
+
+
+@pytest.fixture
+def computed(monkeypatch, algorithm):
+    """A list that grows by one whenever what is kept is computed."""
+    calls, (_, module, name) = [], KEEPERS[algorithm]
+    compute = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: calls.append(1) or compute(*args))
+    return calls
+
+
+@pytest.mark.parametrize("no_gradient", [torch.no_grad, torch.inference_mode])
+def test_the_filter_is_kept_without_gradients(computed, algorithm, no_gradient):
+    layer = nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2, algorithm=algorithm)
+    x = torch.randn(1, 2, 4, 5, 5)
+    want = layer(x)
+    computed.clear()
+    with no_gradient():
+        assert torch.equal(layer(x), want) and torch.equal(layer(x), want)
+        assert layer(torch.randn(3, 2, 4, 9, 7)).shape == (3, 3, 4, 7, 5)
+    assert len(computed) == 1
+
+
+@pytest.mark.parametrize("change", [
+    lambda layer: layer.weight.add_(1),
+    lambda layer: layer.weight.data.add_(1),  # no version counter sees this one
+    lambda layer: layer.weight.detach().numpy().fill(0.5),
+    lambda layer: layer.relaxed_weight[0, 1].mul_(3),
+    lambda layer: setattr(layer.weight, "data", torch.randn_like(layer.weight)),
+    lambda layer: layer.load_state_dict(nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2).state_dict()),
+    lambda layer: layer.double().weight.mul_(2),
+])  # fmt: skip
+def test_a_changed_weight_is_seen(change, algorithm):
+    layer, x = nn.RelaxedGroupConv2d(2, 3, 3, num_filter_banks=2, algorithm=algorithm), torch.randn(1, 2, 4, 5, 5)
+    with torch.no_grad():
+        before = layer(x)
+        change(layer)
+        after = layer(x.to(layer.weight.dtype))
+        layer.algorithm = "reference"
+        assert torch.allclose(after, layer(x.to(layer.weight.dtype)), atol=1e-4)
+    assert not torch.allclose(after.float(), before)
+
+
+def test_one_weight_in_two_layers_of_other_groups(algorithm):
+    weight, x = torch.randn(3, 2, 4, 3, 3), torch.randn(1, 2, 4, 5, 5)
+    for _ in range(2):
+        for group in ("C4", "D2"):
+            got = functional.group_conv2d(x, weight, group=group, algorithm=algorithm)
+            assert torch.allclose(got, functional.group_conv2d(x, weight, group=group, algorithm="reference"), atol=1e-4)
+
+
+def test_the_filter_is_not_kept_when_a_gradient_is_needed(algorithm):
+    layer = nn.GroupConv2d(2, 3, 3, algorithm=algorithm)
+    layer(torch.randn(1, 2, 4, 5, 5)).sum().backward()
+    assert layer.weight not in KEEPERS[algorithm][0]._entries
+
+
+def test_a_kept_filter_of_inference_mode_does_not_reach_autograd(algorithm):
+    layer, x = nn.GroupConv2d(2, 3, 3, algorithm=algorithm).requires_grad_(False), torch.randn(1, 2, 4, 5, 5, requires_grad=True)
+    with torch.inference_mode():
+        layer(x)
+    layer(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_kept_filters_go_with_their_weight(algorithm):
+    layer, x = nn.GroupConv2d(2, 3, 3, algorithm=algorithm), torch.randn(1, 2, 4, 5, 5)
+    with torch.no_grad():
+        layer(x)
+    kept = weakref.ref(KEEPERS[algorithm][0]._entries[layer.weight][-1])
+    del layer
+    gc.collect()
+    assert kept() is None
