@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zero.h>
 
 #include <algorithm>
 #include <cstring>
@@ -29,7 +30,7 @@ void run_fprop(cpu::IrrepFpropParams& params) {
   const auto plan = cpu::plan_irrep_fprop(params);
   transform_weight(*plan);
   // Images are cut only where there are fewer of them than threads: every part pads its image anew.
-  const int64_t stacks = plan->stacks(), parts = std::max<int64_t>(1, (threads + stacks - 1) / stacks);
+  const int64_t stacks = plan->stacks(), parts = stacks ? (threads + stacks - 1) / stacks : 0;
   at::parallel_for(0, stacks * parts, 1, [&](int64_t begin, int64_t end) { plan->run(begin, end, parts); });
 }
 
@@ -108,6 +109,7 @@ at::Tensor irrep_dgrad_cpu(const at::Tensor& dy_, const at::Tensor& weight,
   params.weight = weight_c.const_data_ptr();
   params.adjoint = true;
   params.relaxed_weight = relaxed_weight ? relaxed_weight_c.const_data_ptr() : nullptr;
+  if (cpu::leaves_zeros(params)) dx.zero_();
   params.y = dx.mutable_data_ptr();
   params.y_strides = map_strides(dx);
   run_fprop(params);

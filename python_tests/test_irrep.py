@@ -236,6 +236,24 @@ def test_the_op_checks_its_own_arguments(error_type, changed, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("size, kernel_size, stride, padding", [(6, 1, 2, 0), (7, 2, 3, 1), (5, 1, (1, 2), 0), (1, 1, 3, 1)])
+def test_the_gradient_is_zero_where_no_tap_reads(size, kernel_size, stride, padding, last):
+    """Where the kernel is smaller than the stride; in the last case nothing is read at all."""
+    group = "C2" if isinstance(stride, tuple) else "C4"
+    x = torch.randn(3, 2, PointGroup(group).order, size, size, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last_3d if last else torch.contiguous_format).requires_grad_()
+    weight = torch.randn(3, 2, x.shape[2], kernel_size, kernel_size, dtype=torch.float64)
+    got, want = (
+        torch.autograd.grad(gconv_ext.functional.group_conv2d(
+            x, weight, group=group, stride=stride, padding=padding, algorithm=algorithm
+        ).square().sum(), x)[0] for algorithm in ("irrep", "reference")
+    )  # fmt: skip
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert (want == 0).any()
+
+
+
 def test_a_stride_beyond_the_map(kind, group):
     """One output pixel, in memory that does not grow with the stride; forward and backward."""
     arguments = [a.requires_grad_() for a in cases.make(kind, group)]

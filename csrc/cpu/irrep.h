@@ -28,10 +28,13 @@ struct IrrepFpropParams {
   bool relax_input = false;                  // w weighs the elements of x, else those of y
   const void* bias = nullptr;                // [groups · C_out] or nullptr
   bool relu = false;
-  void* y = nullptr;  // [B, groups · C_out, |P|, H', W'], written in full
+  void* y = nullptr;  // [B, groups · C_out, |P|, H', W'], written in full but for what leaves_zeros tells
   MapStrides y_strides;
   int64_t most_images = 1;  // that may be computed as one; nothing of the result depends on it
 };
+
+// Whether no tap reaches some pixels of y, as in the dgrad of a 1 × 1 convolution with stride 2: these must be zero before.
+bool leaves_zeros(const IrrepFpropParams& params);
 
 // First each unit of `transform_weight` once, then each of `run`, both in any order and thread.
 class IrrepFpropPlan {

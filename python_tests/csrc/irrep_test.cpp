@@ -82,7 +82,8 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
 
   cpu::IrrepFpropParams fprop;
   fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
-  fprop.bias = bias.data(), fprop.y = y.data(), fprop.y_strides = ys;
+  if (c.spread == 1) fprop.bias = bias.data();
+  fprop.y = y.data(), fprop.y_strides = ys;
   fprop.banks = c.banks, fprop.relax_input = c.relax_input,
   fprop.x_activated = c.activated ? x_activated.data() : nullptr;
   fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
@@ -100,6 +101,7 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
         }
     fprop.weight = adjoint.data();
   }
+  if (cpu::leaves_zeros(fprop)) std::fill(y.begin(), y.end(), cpu::narrow<T>(0));
   const auto plan = cpu::plan_irrep_fprop(fprop, level);
   const int64_t transform_units = plan->transform_units();
   plan->transform_weight(0, transform_units / 2);
@@ -128,7 +130,7 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
         for (int64_t p = 0; p < s.rows.out; ++p)
           for (int64_t q = 0; q < s.columns.out; ++q) {
             const int64_t to = at(ys, b, o, u, p, q);
-            double sum = cpu::widen(bias[o]);
+            double sum = fprop.bias ? double(cpu::widen(bias[o])) : 0;
             for (int64_t i = 0; i < c.in_fields; ++i)
               for (int e = 0; e < elements; ++e)
                 for (int tap = 0; tap < taps; ++tap) {
