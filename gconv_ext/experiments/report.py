@@ -116,7 +116,8 @@ def _section(target: Target, by_settings, pictures: list[Path]) -> str:
     if target.figures and "steps_per_second" in rows[0]:
         tables.append(_speeds(target, by_settings))
     shown_pictures = [f"![{target.title}]({picture.name})" for picture in pictures]
-    return "\n\n".join([f"## {target.title}", _circumstances(target, by_settings), *tables, *shown_pictures])
+    remark = [target.remark.strip()] if target.remark else []
+    return "\n\n".join([f"## {target.title}", _circumstances(target, by_settings), *tables, *remark, *shown_pictures])
 
 
 def _circumstances(target: Target, by_settings) -> str:

@@ -13,6 +13,7 @@ A file has
     lines                                the field that pictures tell apart by colour
     curves                               whether to draw the accuracy by epoch
     pictures                             more of them, by their names in report_pictures.PICTURES
+    remark                               what the report says below the tables: causes, where ours differs from the paper's
     results                              the target in whose folder the runs are kept, since it has some of them too
 """
 
@@ -79,6 +80,7 @@ class Target:
     comparison: dict | None = None
     curves: bool = False
     pictures: list[str] = field(default_factory=list)
+    remark: str = ""
     results: str | None = None
 
     @property

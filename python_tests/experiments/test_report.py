@@ -1,10 +1,11 @@
 """What gconv-ext report says of rows whose numbers are known."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
+from gconv_ext.experiments import report
 from gconv_ext.experiments.report import write_report
 from gconv_ext.experiments.report_figures import mean_and_error
 from gconv_ext.experiments.targets import expand, load_target
@@ -63,6 +64,14 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     assert "Commit abc. 1.1 hours" in text and "--scale 0.2 --seeds 3 --data-dir DIR" in text
     for name in ("paper1-table1.png", "paper1-fig3-curves.png", "paper1-fig4-curves.png", "paper1-fig5-curves.png"):
         assert f"]({name})" in text and (tmp_path / name).exists()
+
+
+def test_the_remark_of_a_target_stands_below_its_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "load_target", lambda name: replace(load_target(name), remark="Why so.\n"))
+    write_rows(tmp_path, "paper1-table1", lambda config: 0.9, lambda config: 0.5)
+    write_report(tmp_path, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "\n\nWhy so.\n\n" in text and text.index("| none |") < text.index("Why so.") < text.index("](paper1-table1.png)")
 
 
 def test_mean_and_error():
