@@ -43,6 +43,29 @@ def test_algorithms_agree(name):
             assert torch.allclose(g, w, rtol=1e-10, atol=1e-10 * w.abs().max().item())
 
 
+@pytest.mark.parametrize("name", GROUP_NETWORKS)
+def test_training_is_the_same_by_every_algorithm(name):
+    """Ten steps in float64, from weights at which they change the loss: only rounding tells the paths apart."""
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.rand(4, 1, 9, 9, generator=generator).double(), torch.arange(4)
+    trained = []
+    for algorithm in ("reference", "dense", "irrep"):
+        torch.manual_seed(1)
+        network = create_model(name, width=3, algorithm=algorithm).double()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+        losses = []
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(network(x), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        trained.append(torch.cat([torch.tensor(losses).double(), *(p.detach().flatten() for p in network.parameters())]))
+    assert trained[0][9] < 0.9 * trained[0][0]
+    for other in trained[1:]:
+        torch.testing.assert_close(other, trained[0], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name, group", [("noise_relaxed_p4_cnn", "C4"), ("noise_relaxed_p4m_cnn", "D4")])
 @pytest.mark.parametrize("relax_on", ["output", "input"])
 def test_relaxed_weights_break_the_invariance(name, group, relax_on):
