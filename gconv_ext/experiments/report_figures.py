@@ -26,7 +26,7 @@ def draw_points(target: Target, by_settings: list[tuple[dict, list[dict]]], path
         path: of the picture.
     """
     other = [name for name in target.varying if name != target.lines]
-    places = list(dict.fromkeys(_label(rows[0], other) for _, rows in by_settings))
+    places = list(dict.fromkeys(_label(target, settings, rows[0], other) for settings, rows in by_settings))
     colours = _colours(target)
     figure, axes = plt.subplots(
         1, len(target.figures), figsize=(4.6 * len(target.figures), 1.3 + 0.5 * len(places)), sharey=True,
@@ -35,7 +35,8 @@ def draw_points(target: Target, by_settings: list[tuple[dict, list[dict]]], path
     for axis, (key, label) in zip(axes[0], target.figures.items()):
         for settings, rows in by_settings:
             value = settings[target.lines]
-            y = places.index(_label(rows[0], other)) + 0.22 * (list(colours).index(value) / max(1, len(colours) - 1) - 0.5)
+            place = places.index(_label(target, settings, rows[0], other))
+            y = place + 0.22 * (list(colours).index(value) / max(1, len(colours) - 1) - 0.5)
             mean, error = mean_and_error([shown(row[key], label) for row in rows])
             axis.errorbar(mean, y, xerr=error, fmt="o", color=colours[value], capsize=3)
             published = target.published_figure(settings, key)
@@ -62,13 +63,13 @@ def draw_curves(target: Target, by_settings: list[tuple[dict, list[dict]]], path
     Args: as for draw_points.
     """
     other = [name for name in target.varying if name != target.lines]
-    panels = list(dict.fromkeys(_label(rows[0], other) for _, rows in by_settings))
+    panels = list(dict.fromkeys(_label(target, settings, rows[0], other) for settings, rows in by_settings))
     colours = _colours(target)
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1 + 3.6 * len(panels), 3.4), sharey=True, squeeze=False, layout="constrained"
     )
     for settings, rows in by_settings:
-        axis = axes[0, panels.index(_label(rows[0], other))]
+        axis = axes[0, panels.index(_label(target, settings, rows[0], other))]
         for split, style in (("train", ":"), ("validation", "-")):
             curves = 100 * np.array([[epoch[f"{split}_accuracy"] for epoch in row["epochs"]] for row in rows])
             epochs = range(1, curves.shape[1] + 1)
@@ -105,8 +106,10 @@ def value_text(value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _label(row: dict, names: list[str]) -> str:
-    return ", ".join(f"{title_of(name)} {value_text(row['config'][name])}" for name in names)
+def _label(target: Target, settings: dict, row: dict, names: list[str]) -> str:
+    """What the row has, of the fields in which the run is not like the target's own settings."""
+    unlike = [name for name in names if name not in target.settings or settings[name] != target.settings[name]]
+    return ", ".join(f"{title_of(name)} {value_text(row['config'][name])}" for name in unlike) or ("as in the paper" if names else "")
 
 
 def _colours(target: Target) -> dict:
