@@ -97,7 +97,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
   using Vec = typename Vector<T>::Aligned;
   static constexpr int lanes = Vector<T>::lanes, order = Group::table.order;
   static constexpr int64_t kMaxStretch = 26;  // vectors: the rows of kWgradSteps steps stay in the first-level cache
-  static constexpr int64_t kUnits = 8, kPartFields = 12, kSlices = 8;
+  static constexpr int64_t kUnits = 8, kPartFields = 16, kSlices = 8;
 
  public:
   explicit IrrepWgrad(const IrrepWgradParams& params)
