@@ -164,7 +164,7 @@ def batch_norm_dgrad(
 
 
 def fingerprint(x: Tensor) -> tuple[int, int]:
-    """128 bits of the contents of a tensor on the CPU, equal for equal bits; for different ones with a probability of 2^-128.
+    """128 bits of the contents of a tensor on the CPU, equal for equal bits; for different ones with a probability of 2^-64 at most.
     Its shape and dtype are left out, and it is not to be traced."""
     return torch.ops.gconv_ext.fingerprint(x)
 

@@ -1,11 +1,10 @@
 // 128 bits that tell whether memory still holds what it held. No torch header here.
 //
 // Each of four sums takes 16 bytes a turn: the 128-bit product of two 64-bit words, one of them mixed with the sum so far,
-// with its halves added without carry. Two different contents agree with a probability of about 2⁻⁶⁴, and in both halves of
-// the result at once with that of 2⁻¹²⁸, unless somebody looks for such a pair: it is no cryptographic hash.
+// with its halves added without carry. Two different contents that meet in one sum alone agree with a probability of about
+// 2⁻⁶⁴; where several sums differ, with less. It is no cryptographic hash: somebody who looks for such a pair finds one.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
