@@ -253,7 +253,6 @@ def test_the_gradient_is_zero_where_no_tap_reads(size, kernel_size, stride, padd
     assert (want == 0).any()
 
 
-
 def test_a_stride_beyond_the_map(kind, group):
     """One output pixel, in memory that does not grow with the stride; forward and backward."""
     arguments = [a.requires_grad_() for a in cases.make(kind, group)]

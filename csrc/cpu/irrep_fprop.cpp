@@ -88,9 +88,8 @@ class Phases final : public IrrepFpropPlan {
   void run(int64_t begin, int64_t end, int64_t parts) const override {
     for (const auto& plan : plans_) plan->run(begin, end, parts);
   }
-  const void* transformed_weight() const override {
-    return nullptr;
-  }  // each phase has its own, and nobody asks for them
+  // Each phase has its own, and nobody asks for them.
+  const void* transformed_weight() const override { return nullptr; }
   int64_t transformed_numbers() const override {
     int64_t numbers = 0;
     for (const auto& plan : plans_) numbers += plan->transformed_numbers();
