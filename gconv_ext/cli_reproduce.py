@@ -23,7 +23,8 @@ def add_commands(commands) -> None:
     reproduce.add_argument(
         "--scale", type=float, default=1.0, metavar="S",
         help="0 < S ≤ 1: training images, epochs, seeds and batches (not below 16) are each multiplied by it, and rounded up, "
-        "learning rates by the square root of the batch's factor",
+        "learning rates by the square root of the batch's factor, those of learned subsets divided by the factor of "
+        "the steps",
     )  # fmt: skip
     reproduce.add_argument("--seeds", type=int, metavar="N", help="this many, whatever the scale")
     reproduce.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, each with its share of threads")

@@ -22,8 +22,8 @@ Made by `gconv-ext report` from the results files alone. A number is the mean ov
 is the paper's own. A difference stands in **bold** where it is larger than the error bars: the two standard errors in
 quadrature, or ours alone where the paper gives none (it then has an unknown error of its own). With one seed there are no
 error bars. A scale below 1 means that training images, epochs, seeds and batches (not below 16) are each multiplied by it, and
-learning rates by the square root of the batch's factor, so that networks are trained less than the paper's: a difference from the
-published number is then to be expected.
+learning rates by the square root of the batch's factor (those of learned subsets are divided by the factor of the number of
+steps), so that networks are trained less than the paper's: a difference from the published number is then to be expected.
 """
 PAGE = """\
 <!DOCTYPE html>

@@ -160,7 +160,8 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
         scale: factor of training images (at least one batch), epochs, seeds and batch size (at least 16), each rounded
             up.  Were batches left as they are, the steps of a training would shrink with the square of the scale.  The
             learning rate is multiplied by the square root of the batch's factor, as suits Adam, whose step does not shrink
-            with the gradient's noise.
+            with the gradient's noise.  That of the distributions, whose few parameters have as far to go in a short
+            training as in a long one, is divided by the factor of the number of steps.
         seeds: how many, in place of scale · target.seeds.
 
     Raises:
@@ -179,5 +180,11 @@ def expand(target: Target, images: int, *, scale: float = 1, seeds: int | None =
             scaled["batch_size"] = max(shrunk(batch, scale), min(batch, SMALLEST_BATCH))
             scaled["lr"] = lr * math.sqrt(scaled["batch_size"] / batch)
             scaled[experiment.images] = max(shrunk(full, scale), scaled["batch_size"])
+            if "distribution_lr" in settings:
+                steps, full_steps = (
+                    trained[experiment.images] * trained["epochs"] / trained["batch_size"]
+                    for trained in (scaled, {**settings, experiment.images: full, "batch_size": batch})
+                )
+                scaled["distribution_lr"] = settings["distribution_lr"] * full_steps / steps
         runs.append(Run(settings, config(**settings | scaled | {"seed": seed})))
     return runs

@@ -26,7 +26,12 @@ def test_every_file_is_accepted(name, scale):
             batch = max(shrunk(run.settings["batch_size"], scale), 16)
             assert run.config.batch_size == batch
             assert run.config.lr == pytest.approx(run.settings["lr"] * (batch / run.settings["batch_size"]) ** 0.5)
-            assert getattr(run.config, experiment.images) == max(shrunk(full, scale), batch)
+            images = max(shrunk(full, scale), batch)
+            assert getattr(run.config, experiment.images) == images
+            if "distribution_lr" in run.settings:  # subsets can go as far as at full scale: learning rate times steps
+                full_steps = run.settings["epochs"] * full / run.settings["batch_size"]
+                reach = run.config.distribution_lr * run.config.epochs * images / batch
+                assert reach == pytest.approx(run.settings["distribution_lr"] * full_steps)
     if target.results:  # some of its runs are another target's
         other = expand(load_target(target.results), 55_000, scale=scale)
         assert distinct & {run.config for run in other} and target.experiment == load_target(target.results).experiment
