@@ -40,6 +40,8 @@ class SixesConfig:
         seed: of weights and order.
         algorithm: see gconv_ext.functional.
         train_images: the sixes among the first so many digits of the training split; None for all.
+        validation_images: of the validation split, at most so many; None for all.
+        angle_images: sixes of the test split that Fig. 4's curve turns, at most so many; None for all.
     """
 
     task: str
@@ -56,6 +58,8 @@ class SixesConfig:
     seed: int = 0
     algorithm: str = "auto"
     train_images: int | None = None
+    validation_images: int | None = None
+    angle_images: int | None = None
 
     def __post_init__(self):
         for name, allowed in (("task", SIX_TASKS), ("model", [*MODELS, *NONSTATIONARY]), ("group", GROUPS)):
@@ -63,7 +67,10 @@ class SixesConfig:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.model in NONSTATIONARY and self.group != "SE2":
             raise InputError(f"group must be SE2 for model {self.model}, got {self.group!r}")
-        for name in ("elements", "width", "epochs", "batch_size", "lr", "distribution_lr", "train_images"):
+        for name in (
+            "elements", "width", "epochs", "batch_size", "lr", "distribution_lr", "train_images", "validation_images",
+            "angle_images",
+        ):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("alpha", "warmup", "seed"):
@@ -104,7 +111,7 @@ def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False,
     identity = asdict(config) | {"data": digits.sha256()}
     if resume and (row := runs.finished_row(out / "results.jsonl", config.name, identity)):
         return row
-    limits = {"train": config.train_images, "validation": None, "test": None}
+    limits = {"train": config.train_images, "validation": config.validation_images, "test": None}
     if config.train_images and config.train_images > digits.count("train"):
         raise InputError(f"train_images must be at most the {digits.count('train')} of the training split, got {config.train_images}")
     splits = {split: sixes(digits, split, config.task, limit) for split, limit in limits.items()}
@@ -126,7 +133,7 @@ def run(config: SixesConfig, digits: Digits, out: Path, *, resume: bool = False,
         "epochs": module.history,
         "test_accuracy": runs.accuracy(model, images, labels),
         "subsets": subsets(model),
-        "probability_of_six": _curve(model, images[: len(images) // 2]) if config.task == "180" else None,
+        "probability_of_six": _curve(model, images[: len(images) // 2][: config.angle_images]) if config.task == "180" else None,
         "seconds_per_epoch": statistics.median(epoch["train_seconds"] for epoch in module.history),
     }
     append_row(out / "results.jsonl", row)

@@ -46,7 +46,7 @@ class Experiment(NamedTuple):
     module: str
     config: str
     images: str | None  # the configuration's field for the number of training images; None when it is always the same
-    scaled: tuple[str, ...]  # its other fields that a scale multiplies: epochs, test images
+    scaled: tuple[str, ...]  # its other fields that a scale multiplies: epochs, images of other splits
 
     def load(self):
         return importlib.import_module(f".{self.module}", __package__)
@@ -58,7 +58,9 @@ EXPERIMENTS = {
     "classification": Experiment(
         "classification", "ClassificationConfig", "train_images", ("epochs", "warmup")
     ),
-    "sixes": Experiment("sixes", "SixesConfig", "train_images", ("epochs", "warmup")),
+    "sixes": Experiment(
+        "sixes", "SixesConfig", "train_images", ("epochs", "warmup", "validation_images", "angle_images")
+    ),
     "quarter_turn": Experiment("quarter_turn", "QuarterTurnConfig", None, ()),
 }
 
