@@ -7,6 +7,7 @@
 #include "expand_filter.h"
 #include "fingerprint.h"
 #include "irrep.h"
+#include "window_sum.h"
 #ifdef GCONV_CUDA
 #include "cuda/binding.h"
 #endif
@@ -34,6 +35,8 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "batch_norm_dgrad(Tensor dy, Tensor x, Tensor mean, Tensor var, Tensor? weight, float eps, bool need_x) "
       "-> (Tensor dx, Tensor dweight, Tensor dbias)");
+  m.def("window_sum_fprop(Tensor x, float[] taps, int stride, int padding) -> Tensor");
+  m.def("window_sum_dgrad(Tensor dy, float[] taps, SymInt[] input_size, int stride, int padding) -> Tensor");
   m.def("fingerprint(Tensor x) -> (int, int)");
   // On GPUs alone.
   m.def(
@@ -58,6 +61,8 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("contract_backward", &gconv::contract_backward_cpu);
   m.impl("batch_norm_fprop", &gconv::batch_norm_fprop_cpu);
   m.impl("batch_norm_dgrad", &gconv::batch_norm_dgrad_cpu);
+  m.impl("window_sum_fprop", &gconv::window_sum_fprop_cpu);
+  m.impl("window_sum_dgrad", &gconv::window_sum_dgrad_cpu);
   m.impl("fingerprint", &gconv::fingerprint_cpu);
 }
 

@@ -244,6 +244,25 @@ def _blur(layer: layers.SpatialBlurPool2d) -> nn.Module:
     )
 
 
+class _FilteredPlanes(nn.Module):
+    """One filter for all planes, which are the depth of a map of one channel."""
+
+    filter: Tensor
+
+    def __init__(self, layer: layers.SpatialFilterPool2d):
+        super().__init__()
+        self.register_buffer("filter", torch.tensor(layer.taps)[None, None, None])
+        self.stride, self.padding = (1, layer.stride, layer.stride), (0, layer.padding, layer.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.conv3d(x.flatten(1, 2).unsqueeze(1), self.filter, stride=self.stride, padding=self.padding)
+        return y.squeeze(1).unflatten(1, (x.shape[1], x.shape[2]))
+
+
+def _filter_pool(layer: layers.SpatialFilterPool2d) -> nn.Module:
+    return _traced(_FilteredPlanes(layer))
+
+
 def _upsample(layer: layers.SpatialUpsample2d) -> nn.Module:
     mode = "nearest" if layer.mode == "nearest" else "trilinear"
     return nn.Upsample(scale_factor=(1, layer.scale_factor, layer.scale_factor), mode=mode)
@@ -296,6 +315,7 @@ _RULES: dict[type[nn.Module], Callable[[Any], nn.Module] | str] = {
     layers.SpatialMaxPool2d: _pool(nn.MaxPool3d),
     layers.SpatialAvgPool2d: _pool(nn.AvgPool3d),
     layers.SpatialBlurPool2d: _blur,
+    layers.SpatialFilterPool2d: _filter_pool,
     layers.SpatialMaxBlurPool2d: _sequence,
     layers.SpatialUpsample2d: _upsample,
     layers.GroupResidualBlock2d: _traced,

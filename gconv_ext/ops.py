@@ -22,6 +22,7 @@ _COMPILED_OPS = (
     "fused_fprop", "fused_dgrad", "fused_wgrad",
     "contract_fprop", "contract_backward",
     "batch_norm_fprop", "batch_norm_dgrad",
+    "window_sum_fprop", "window_sum_dgrad",
     "fingerprint",
 )  # fmt: skip
 
@@ -163,6 +164,16 @@ def batch_norm_dgrad(
     return torch.ops.gconv_ext.batch_norm_dgrad(dy, x, mean, var, weight, eps, need_x)
 
 
+def window_sum_fprop(x: Tensor, taps: Sequence[float], stride: int, padding: int) -> Tensor:
+    """The op gconv_ext::window_sum_fprop: y as in window_sum.py.  No derivative."""
+    return torch.ops.gconv_ext.window_sum_fprop(x, taps, stride, padding)
+
+
+def window_sum_dgrad(dy: Tensor, taps: Sequence[float], input_size: Sequence[int], stride: int, padding: int) -> Tensor:
+    """The op gconv_ext::window_sum_dgrad: the gradient to planes of input_size."""
+    return torch.ops.gconv_ext.window_sum_dgrad(dy, taps, input_size, stride, padding)
+
+
 def fingerprint(x: Tensor) -> tuple[int, int]:
     """128 bits of the contents of a tensor on the CPU, equal for equal bits; for different ones with a probability of 2^-64 at most.
     Its shape and dtype are left out, and it is not to be traced."""
@@ -227,6 +238,14 @@ def _fake_batch_norm_dgrad(
     dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float, need_x: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape if need_x else (0,)), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
+
+
+def _fake_window_sum_fprop(x: Tensor, taps: list[float], stride: int, padding: int) -> Tensor:
+    return x.new_empty((*x.shape[:-2], *((n + 2 * padding - math.isqrt(len(taps))) // stride + 1 for n in x.shape[-2:])))
+
+
+def _fake_window_sum_dgrad(dy: Tensor, taps: list[float], input_size: list[int], stride: int, padding: int) -> Tensor:
+    return dy.new_empty((*dy.shape[:-2], *input_size))
 
 
 def _fake_fprop(
@@ -305,6 +324,8 @@ _FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "triton_contract_backward": _fake_contract_backward,
     "batch_norm_fprop": _fake_batch_norm_fprop,
     "batch_norm_dgrad": _fake_batch_norm_dgrad,
+    "window_sum_fprop": _fake_window_sum_fprop,
+    "window_sum_dgrad": _fake_window_sum_dgrad,
     "fprop": _fake_fprop,
     "dgrad": _fake_dgrad,
     "wgrad": _fake_wgrad,

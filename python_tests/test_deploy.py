@@ -55,6 +55,7 @@ LAYERS = {
     "blur 1": (lambda: nn.SpatialBlurPool2d(1), (4, 4, 9, 8)),
     "blur 3": (lambda: nn.SpatialBlurPool2d(), (4, 4, 9, 8)),
     "blur 4": (lambda: nn.SpatialBlurPool2d(4, 3), (4, 4, 9, 8)),
+    "filter": (lambda: nn.SpatialFilterPool2d([[1, 2, 1], [2, -3, 2], [1, 2, 1]], 2, 1), (4, 4, 9, 8)),
     "max blur": (lambda: nn.SpatialMaxBlurPool2d(3, 2, 5), (4, 4, 9, 8)),
     "nearest": (lambda: nn.SpatialUpsample2d(3), (4, 4, 9, 8)),
     "bilinear": (lambda: nn.SpatialUpsample2d(3, "bilinear"), (4, 4, 9, 8)),

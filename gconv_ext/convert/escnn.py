@@ -16,6 +16,7 @@ from ..nn import (
     GroupPool,
     LiftingConv2d,
     SpatialAvgPool2d,
+    SpatialFilterPool2d,
     SpatialGlobalPool2d,
     SpatialMaxPool2d,
 )
@@ -201,6 +202,17 @@ def _spatial_pooling(
     return convert
 
 
+def _antialiased_pooling(module: Any) -> tuple[nn.Module, str]:
+    """By the filter as the peer has it: all channels have the same."""
+    taps = module.filter[0, 0].double()
+    stride, padding = (_one(name, getattr(module, name)) for name in ("stride", "padding"))
+    try:
+        layer = SpatialFilterPool2d(taps.tolist(), stride, padding)
+    except (TypeError, ValueError) as reason:
+        raise NotConverted(str(reason)) from None
+    return GeometricLayer(layer, module, 1), ""
+
+
 def _global_pooling(reduce: str) -> Callable[[Any], tuple[nn.Module, str]]:
     def convert(module: Any) -> tuple[nn.Module, str]:
         if module.output_size not in (1, (1, 1)):
@@ -213,6 +225,7 @@ def _global_pooling(reduce: str) -> Callable[[Any], tuple[nn.Module, str]]:
 _POOLING = {
     "PointwiseMaxPool": _spatial_pooling(SpatialMaxPool2d),
     "PointwiseAvgPool": _spatial_pooling(SpatialAvgPool2d),
+    "PointwiseAvgPoolAntialiased": _antialiased_pooling,
     "PointwiseAdaptiveMaxPool": _global_pooling("max"),
     "PointwiseAdaptiveAvgPool": _global_pooling("mean"),
 }

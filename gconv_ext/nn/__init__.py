@@ -15,7 +15,7 @@ from .relaxed_translation import (
     RelaxedTranslationGroupConv2d,
     RelaxedTranslationLiftingConv2d,
 )
-from .resample import SpatialBlurPool2d, SpatialMaxBlurPool2d, SpatialUpsample2d
+from .resample import SpatialBlurPool2d, SpatialFilterPool2d, SpatialMaxBlurPool2d, SpatialUpsample2d
 from .separable import SeparableGroupConv2d
 from .transposed import GroupConvTranspose2d
 
@@ -48,6 +48,7 @@ __all__ = [
     "SeparableGroupConv2d",
     "SpatialAvgPool2d",
     "SpatialBlurPool2d",
+    "SpatialFilterPool2d",
     "SpatialGlobalPool2d",
     "SpatialMaxBlurPool2d",
     "SpatialMaxPool2d",

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_positive, check_tensor
-from .sums import element_sum, plane_sum, widened, window_sum
+from ..window_sum import window_sum
+from .sums import element_sum, plane_sum, widened
 
 _LAYOUT = "[B, C, |P|, H, W]"
 
@@ -140,5 +141,5 @@ class SpatialAvgPool2d(_SpatialPool2d):
     """
 
     def _pool(self, x: Tensor) -> Tensor:
-        total = window_sum(widened(x), [1] * self.kernel_size, self.stride, self.padding)
+        total = window_sum(widened(x), [1] * self.kernel_size**2, self.stride, self.padding)
         return (total / self.kernel_size**2).to(x.dtype)

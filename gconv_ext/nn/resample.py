@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..checks import check_positive, check_tensor
+from ..window_sum import separable, window_sum
 from .pooling import SpatialMaxPool2d, _SpatialPool2d
-from .sums import widened, window_sum
+from .sums import widened
 
 _LAYOUT = "[B, C, |P|, H, W]"
 
@@ -55,8 +57,57 @@ class SpatialBlurPool2d(_SpatialPool2d):
                 f"got {x.shape[-2]} x {x.shape[-1]}"
             )
         order = self.kernel_size - 1
-        taps = [math.comb(order, i) for i in range(self.kernel_size)]
+        taps = separable([math.comb(order, i) for i in range(self.kernel_size)])
         return (window_sum(_extended(widened(x), self.padding, 1), taps, self.stride) / 4**order).to(x.dtype)
+
+
+class SpatialFilterPool2d(_SpatialPool2d):
+    """Correlates each plane with one fixed filter that no turn or reflection changes, and keeps every stride-th pixel.
+
+        y[b, c, h, p] = Σ_t taps[t] · x[b, c, h, s·p + t − padding]
+
+    with zeros beyond the edges.  Equivariant, then to the bit, where (i + 2·padding − k) is a multiple of the stride for
+    maps of size i (paper 3).
+
+    Args:
+        taps: k rows of k numbers.
+        stride: s, in pixels.
+        padding: in pixels, with zeros; at most k // 2.
+
+    Shapes: [B, C, |P|, H, W] -> [B, C, |P|, H', W'], H' = (H + 2·padding − k) // s + 1.
+
+    Raises:
+        ValueError: taps that are no square, or that a turn or reflection changes.
+    """
+
+    def __init__(self, taps: Sequence[Sequence[float]], stride: int = 1, padding: int = 0):
+        rows = [[float(number) for number in row] for row in taps]
+        if not rows or any(len(row) != len(rows) for row in rows):
+            raise ValueError(f"taps must be k rows of k numbers, got rows of {[len(row) for row in rows]}")
+        if rows != rows[::-1] or rows != [list(column) for column in zip(*rows)]:
+            raise ValueError(f"taps must be the same after each turn and reflection, got {rows}")
+        super().__init__(len(rows), stride, padding)
+        self.taps = rows
+
+    @classmethod
+    def gaussian(cls, sigma: float, stride: int = 1, padding: int | None = None) -> SpatialFilterPool2d:
+        """taps[i, j] ∝ exp(−(i² + j²) / 2σ²), counted from the middle, with the sum 1.
+
+        Args:
+            sigma: σ, in pixels; the filter has k = 2·round(3σ) + 1 taps a side.
+            stride: in pixels.
+            padding: in pixels; k // 2 by default.
+        """
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be positive and finite, got {sigma!r}")
+        radius = round(3 * sigma)
+        bell = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(-radius, radius + 1)]
+        rows = [[one * other / sum(bell) ** 2 for other in bell] for one in bell]
+        return cls(rows, stride, radius if padding is None else padding)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        taps = [number for row in self.taps for number in row]
+        return window_sum(widened(x), taps, self.stride, self.padding).to(x.dtype)
 
 
 class SpatialMaxBlurPool2d(nn.Sequential):

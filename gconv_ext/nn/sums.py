@@ -9,7 +9,6 @@ compiler that reorders the additions, or contracts them with products, is free t
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -45,38 +44,3 @@ def plane_sum(x: Tensor) -> Tensor:
         x = x.mT
     # Each pixel now holds the sum over its images, counted as often as the plane was folded.
     return x.contiguous().flatten(-2).sum(-1) / (8 if height == width else 4)
-
-
-def window_sum(x: Tensor, taps: list[int], stride: int, padding: int = 0) -> Tensor:
-    """y[…, p] = Σ_ij taps[i] · taps[j] · x[…, s·p + (i, j) − padding], for taps that read the same backwards, with
-    zeros beyond the edges: [..., H, W] -> [..., H', W']."""
-    size = len(taps)
-    last, middle = size - 1, (size - 1) / 2
-    height, width = ((n + 2 * padding - size) // stride + 1 for n in x.shape[-2:])
-
-    # The pixels of each of the s² phases as a map of its own: its slices, and their gradients, are s² times smaller.
-    rows, columns = height + last // stride, width + last // stride
-    ends = (padding, stride * columns - x.shape[-1] - padding, padding, stride * rows - x.shape[-2] - padding)
-    x = F.pad(x, ends) if any(ends) else x
-    by_phase = x.unflatten(-1, (columns, stride)).unflatten(-3, (rows, stride))
-    phases = [row.unbind(-1) for row in by_phase.unbind(-3)]
-
-    def tap(i: int, j: int) -> Tensor:
-        phase = phases[i % stride][j % stride]
-        i, j = i // stride, j // stride
-        return phase if last < stride else phase[..., i : i + height, j : j + width]
-
-    def pair(i: int, j: int) -> Tensor:  # with its image under r²
-        return tap(i, j) if i == j == middle else tap(i, j) + tap(last - i, last - j)
-
-    def four(i: int, j: int) -> Tensor:  # and under the reflections
-        return pair(i, j) if middle in (i, j) else pair(i, j) + pair(i, last - j)
-
-    total: Tensor | None = None
-    for i in range((size + 1) // 2):
-        for j in range(i, (size + 1) // 2):
-            orbit = four(i, j) if i == j else four(i, j) + four(j, i)
-            orbit = orbit if taps[i] * taps[j] == 1 else orbit * (taps[i] * taps[j])
-            total = orbit if total is None else total + orbit
-    assert total is not None  # there is at least one tap
-    return total

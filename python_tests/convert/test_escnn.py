@@ -191,17 +191,22 @@ def test_pooling(peer):
     for pool in (
         nn.PointwiseMaxPool(maps, 2), nn.PointwiseMaxPool(maps, (3, 3), (2, 2), 1), nn.PointwiseAvgPool(maps, 3, 2, 1),
         nn.PointwiseAdaptiveMaxPool(maps, 1), nn.PointwiseAdaptiveAvgPool(maps, (1, 1)), nn.GroupPooling(maps),
+        nn.PointwiseAvgPoolAntialiased(maps, 0.66, 2), nn.PointwiseAvgPoolAntialiased(maps, 0.9, 1, 0),
     ):  # fmt: skip
         got = converted(pool)(x)
         assert got.type == pool.out_type and relative(got.tensor, pool(x).tensor) < 1e-6
+        double = nn.GeometricTensor(x.tensor.double(), maps)
+        assert relative(converted(pool.double())(double).tensor, pool(double).tensor) < 1e-14
     for pool, why in (
         (nn.PointwiseMaxPool(maps, 2, ceil_mode=True), "ceil_mode"),
         (nn.PointwiseMaxPool(maps, 2, dilation=2), "dilation (2, 2)"),
         (nn.PointwiseAvgPool(maps, (2, 3)), "kernel_size differs between rows and columns: (2, 3)"),
         (nn.PointwiseAdaptiveAvgPool(maps, 2), "output_size (2, 2); this package pools to one pixel"),
-        (nn.PointwiseAvgPoolAntialiased(maps, 0.66, 2), "no layer that this package has"),
+        (nn.PointwiseAvgPoolAntialiased(maps, 0.66, (1, 2)), "stride differs between rows and columns: (1, 2)"),
+        (nn.PointwiseAvgPoolAntialiased(maps, 0.66, 1, 3), "padding must be an int from 0 to kernel_size / 2 = 2, got 3"),
+        (nn.PointwiseDropout(maps), "no layer that this package has"),
     ):
-        same, report = gconv_ext.convert(pool)
+        same, report = gconv_ext.convert(pool.eval())
         assert report.rows[0].note == why and not report.converted
         assert torch.equal(same(x).tensor, pool(x).tensor)
 

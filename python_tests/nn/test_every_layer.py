@@ -32,6 +32,7 @@ LAYERS = {
     "average 5": (lambda group: nn.SpatialAvgPool2d(5, 1, 2), 6),
     "max 3": (lambda group: nn.SpatialMaxPool2d(3, 2, 1), 7),
     "blur 3": (lambda group: nn.SpatialBlurPool2d(3), 7),
+    "gaussian": (lambda group: nn.SpatialFilterPool2d.gaussian(0.66, 2), 7),
     "blur 4": (lambda group: nn.SpatialBlurPool2d(4), 6),
     "max blur": (lambda group: nn.SpatialMaxBlurPool2d(), 6),
     "nearest": (lambda group: nn.SpatialUpsample2d(3), 5),

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from gconv_ext import equivariance_error, nn
-from gconv_ext.nn.sums import window_sum
+from gconv_ext.window_sum import separable, window_sum
 
 
 @pytest.mark.parametrize("sizes", [(2, 3, 4, 5, 7), (2, 3, 8, 7, 5), (1, 2, 2, 6, 6), (2, 3, 5, 1, 4)])
@@ -33,7 +33,7 @@ def test_average_pool_is_torchs(k, stride, padding, size):
 def test_a_window_sum_is_a_correlation():
     x, taps = torch.randn(1, 1, 9, 12).double(), torch.tensor([1.0, 3, 5, 3, 1]).double()
     want = F.conv2d(x, torch.outer(taps, taps)[None, None], stride=2)
-    assert torch.allclose(window_sum(x, [1, 3, 5, 3, 1], 2), want, rtol=0, atol=1e-12)
+    assert torch.allclose(window_sum(x, separable([1, 3, 5, 3, 1]), 2), want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ def test_upsampling_is_torchs(mode, factor, size):
 
 
 @pytest.mark.parametrize("call, error_type, message", [
+    (lambda: nn.SpatialFilterPool2d([[1, 2], [1]]), ValueError, "taps must be k rows of k numbers, got rows of [2, 1]"),
+    (lambda: nn.SpatialFilterPool2d([]), ValueError, "taps must be k rows of k numbers, got rows of []"),
+    (lambda: nn.SpatialFilterPool2d([[1, 2], [3, 1]]), ValueError, "taps must be the same after each turn and reflection"),
+    (lambda: nn.SpatialFilterPool2d.gaussian(0), ValueError, "sigma must be positive and finite, got 0"),
     (lambda: nn.SpatialBlurPool2d(0), ValueError, "kernel_size must be at least 1, got 0"),
     (lambda: nn.SpatialBlurPool2d(3, 1.5), TypeError, "stride must be an int, got float"),
     (lambda: nn.SpatialBlurPool2d(5)(torch.ones(1, 1, 4, 9, 2)), ValueError, "edges of 2 pixels are reflected"),
