@@ -31,9 +31,15 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "contract_backward(Tensor dy, Tensor x, Tensor hidden, Tensor weight, int stride, int padding, bool[3] output_mask) "
       "-> (Tensor grad_x, Tensor grad_hidden, Tensor grad_weight)");
-  m.def("batch_norm_fprop(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");
   m.def(
-      "batch_norm_dgrad(Tensor dy, Tensor x, Tensor mean, Tensor var, Tensor? weight, float eps, bool need_x) "
+      "batch_norm_inference(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps, bool relu) "
+      "-> Tensor");
+  m.def(
+      "batch_norm_fprop(Tensor x, Tensor? weight, Tensor? bias, float eps, bool relu) "
+      "-> (Tensor y, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_dgrad(Tensor dy, Tensor x, Tensor mean, Tensor var, Tensor? weight, Tensor? activated, float eps, "
+      "bool need_x) "
       "-> (Tensor dx, Tensor dweight, Tensor dbias)");
   m.def("window_sum_fprop(Tensor x, float[] taps, int stride, int padding) -> Tensor");
   m.def("window_sum_dgrad(Tensor dy, float[] taps, SymInt[] input_size, int stride, int padding) -> Tensor");
@@ -59,6 +65,7 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("irrep_wgrad", &gconv::irrep_wgrad_cpu);
   m.impl("contract_fprop", &gconv::contract_fprop_cpu);
   m.impl("contract_backward", &gconv::contract_backward_cpu);
+  m.impl("batch_norm_inference", &gconv::batch_norm_inference_cpu);
   m.impl("batch_norm_fprop", &gconv::batch_norm_fprop_cpu);
   m.impl("batch_norm_dgrad", &gconv::batch_norm_dgrad_cpu);
   m.impl("window_sum_fprop", &gconv::window_sum_fprop_cpu);

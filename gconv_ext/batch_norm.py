@@ -1,9 +1,9 @@
-"""Batch normalisation with the statistics of the batch, as a training step takes it, by kernels for the CPU.
+"""Batch normalisation, and the ReLU behind it, by kernels for the CPU.
 
     y = (x − mean) · weight / sqrt(var + eps) + bias
 
-over all but the fields of x [B, C, |P|, H, W].  PyTorch's own adds number by number in float64, which takes as long as a
-convolution by the irrep algorithm.
+over all but the fields of x [B, C, |P|, H, W].  In a training step PyTorch's own adds number by number in float64, which
+takes as long as a convolution by the irrep algorithm.
 """
 
 from __future__ import annotations
@@ -33,22 +33,31 @@ def has_kernels(x: Tensor, *others: Tensor | None) -> bool:
     )
 
 
-def normalise(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The equation above, differentiable to every order.
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The equation above, or max(y, 0) of it, differentiable to every order.
 
     Returns:
         (y, mean, var): the last two [C], without derivatives; var over all numbers of a field, not over one less.
     """
-    return _BatchNorm.apply(x, weight, bias, eps)
+    return _BatchNorm.apply(x, weight, bias, eps, relu)
+
+
+def inference(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float, relu: bool
+) -> Tensor:
+    """The equation above, or max(y, 0) of it, with a given mean and variance [C].  No derivative."""
+    return ops.batch_norm_inference(x, weight, bias, mean, var, eps, relu)
 
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        y, mean, var = ops.batch_norm_fprop(x, weight, bias, eps)
-        ctx.save_for_backward(x, weight, mean, var)
+        y, mean, var = ops.batch_norm_fprop(x, weight, bias, eps, relu)
+        ctx.save_for_backward(x, weight, mean, var, y if relu else None)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
@@ -57,14 +66,15 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, _mean: None, _var: None) -> tuple[Tensor | None, ...]:
         if dy is None:
-            return None, None, None, None
-        x, weight, mean, var = ctx.saved_tensors
-        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+            return None, None, None, None, None
+        x, weight, mean, var, activated = ctx.saved_tensors
+        need_x, need_weight, need_bias, _, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():
+            dy = dy if activated is None else dy.masked_fill(activated <= 0, 0)
             dx, dweight, dbias = _differentiable_dgrad(dy, x, weight, ctx.eps)
         else:
-            dx, dweight, dbias = ops.batch_norm_dgrad(dy, x, mean, var, weight, ctx.eps, need_x)
-        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None, None
+            dx, dweight, dbias = ops.batch_norm_dgrad(dy, x, mean, var, weight, activated, ctx.eps, need_x)
+        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None, None, None
 
 
 def _differentiable_dgrad(dy: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:

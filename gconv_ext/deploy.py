@@ -180,7 +180,8 @@ def _with_state_of(layer: nn.Module, plain: nn.Module) -> nn.Module:
 
 def _batch_norm(layer: layers.GroupBatchNorm2d) -> nn.Module:
     options = (layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-    return _with_state_of(layer, nn.BatchNorm3d(*options, device="meta"))
+    norm = _with_state_of(layer, nn.BatchNorm3d(*options, device="meta"))
+    return nn.Sequential(norm, nn.ReLU()) if layer.activation == "relu" else norm
 
 
 def _layer_norm(layer: _SampleNorm2d) -> nn.Module:

@@ -21,7 +21,7 @@ _COMPILED_OPS = (
     "irrep_fprop", "irrep_transform_weight", "irrep_dgrad", "irrep_wgrad",
     "fused_fprop", "fused_dgrad", "fused_wgrad",
     "contract_fprop", "contract_backward",
-    "batch_norm_fprop", "batch_norm_dgrad",
+    "batch_norm_inference", "batch_norm_fprop", "batch_norm_dgrad",
     "window_sum_fprop", "window_sum_dgrad",
     "fingerprint",
 )  # fmt: skip
@@ -152,16 +152,27 @@ def contract_backward(
     return getattr(torch.ops.gconv_ext, f"{kernels}_backward")(dy, x, hidden, weight, stride, padding, output_mask)
 
 
-def batch_norm_fprop(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm_inference(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float, relu: bool
+) -> Tensor:
+    """The op gconv_ext::batch_norm_inference: y, shapes as in batch_norm.py.  No derivative."""
+    return torch.ops.gconv_ext.batch_norm_inference(x, weight, bias, mean, var, eps, relu)
+
+
+def batch_norm_fprop(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The op gconv_ext::batch_norm_fprop: (y, mean, var), shapes as in batch_norm.py.  No derivative."""
-    return torch.ops.gconv_ext.batch_norm_fprop(x, weight, bias, eps)
+    return torch.ops.gconv_ext.batch_norm_fprop(x, weight, bias, eps, relu)
 
 
 def batch_norm_dgrad(
-    dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float, need_x: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The op gconv_ext::batch_norm_dgrad: the gradients to x (of shape [0] where it is not needed), weight and bias."""
-    return torch.ops.gconv_ext.batch_norm_dgrad(dy, x, mean, var, weight, eps, need_x)
+    dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, activated: Tensor | None, eps: float,
+    need_x: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The op gconv_ext::batch_norm_dgrad: the gradients to x (of shape [0] where it is not needed), weight and bias;
+    `activated` is y where that had a ReLU."""
+    return torch.ops.gconv_ext.batch_norm_dgrad(dy, x, mean, var, weight, activated, eps, need_x)
 
 
 def window_sum_fprop(x: Tensor, taps: Sequence[float], stride: int, padding: int) -> Tensor:
@@ -228,15 +239,22 @@ def _fake_contract_backward(
     return tuple(like.new_empty(like.shape if needed else (0,)) for like, needed in zip((x, hidden, weight), output_mask))
 
 
+def _fake_batch_norm_inference(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float, relu: bool
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
 def _fake_batch_norm_fprop(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
 
 
 def _fake_batch_norm_dgrad(
-    dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, eps: float, need_x: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    dy: Tensor, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, activated: Tensor | None, eps: float,
+    need_x: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return x.new_empty(x.shape if need_x else (0,)), x.new_empty(x.shape[1:2]), x.new_empty(x.shape[1:2])
 
 
@@ -322,6 +340,7 @@ _FAKES: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "triton_contract_fprop": _fake_contract_fprop,
     "contract_backward": _fake_contract_backward,
     "triton_contract_backward": _fake_contract_backward,
+    "batch_norm_inference": _fake_batch_norm_inference,
     "batch_norm_fprop": _fake_batch_norm_fprop,
     "batch_norm_dgrad": _fake_batch_norm_dgrad,
     "window_sum_fprop": _fake_window_sum_fprop,

@@ -48,17 +48,26 @@ void run(ScalarType type, InstructionSet level, Visit visit) {
 
 }  // namespace
 
-void batch_norm_fprop(const BatchNormParams& params, const void* x, const void* weight, const void* bias, void* y,
-                      void* mean, void* var, Fields fields, InstructionSet level) {
+void batch_norm_inference(const BatchNormParams& params, const void* x, const void* weight, const void* bias,
+                          const void* mean, const void* var, bool relu, void* y, Fields fields, InstructionSet level) {
   run(params.type, level, [&](auto kernels, auto in, auto out) {
-    kernels.fprop(params, in(x), in(weight), in(bias), out(y), out(mean), out(var), fields);
+    kernels.inference(params, in(x), in(weight), in(bias), in(mean), in(var), relu, out(y), fields);
+  });
+}
+
+void batch_norm_fprop(const BatchNormParams& params, const void* x, const void* weight, const void* bias, bool relu,
+                      void* y, void* mean, void* var, Fields fields, InstructionSet level) {
+  run(params.type, level, [&](auto kernels, auto in, auto out) {
+    kernels.fprop(params, in(x), in(weight), in(bias), relu, out(y), out(mean), out(var), fields);
   });
 }
 
 void batch_norm_dgrad(const BatchNormParams& params, const void* dy, const void* x, const void* mean, const void* var,
-                      const void* weight, void* dx, void* dweight, void* dbias, Fields fields, InstructionSet level) {
+                      const void* weight, const void* activated, void* dx, void* dweight, void* dbias, Fields fields,
+                      InstructionSet level) {
   run(params.type, level, [&](auto kernels, auto in, auto out) {
-    kernels.dgrad(params, in(dy), in(x), in(mean), in(var), in(weight), out(dx), out(dweight), out(dbias), fields);
+    kernels.dgrad(params, in(dy), in(x), in(mean), in(var), in(weight), in(activated), out(dx), out(dweight),
+                  out(dbias), fields);
   });
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import batch_norm
-from ..checks import check_positive, check_tensor
+from ..checks import check_activation, check_positive, check_tensor
 from ..ops import lies_in_rows
 from .sums import element_sum, plane_sum, widened
 
@@ -18,29 +19,57 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 
         y[b, c, h, p] = (x[b, c, h, p] − mean_c) / sqrt(var_c + eps) · weight[c] + bias[c]
 
-    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.  Training on the CPU
-    in float32 and float64 goes through kernels of this package, everything else through PyTorch's.
+    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.  On the CPU in float32
+    and float64, training, and inference without gradients, go through kernels of this package, everything else through
+    PyTorch's.
 
-    Args: num_features counts fields; the others as for torch.nn.BatchNorm2d.
+    Args: num_features counts fields; the others as for torch.nn.BatchNorm2d; activation: None, or "relu" to return
+        max(y, 0), in the same pass where there are kernels.
 
     Shapes: [B, C, |P|, H, W] -> the same.
 
     Raises:
-        ValueError: x has another number of dimensions or of fields, or in training one number a field.
+        ValueError: another activation; x has another number of dimensions or of fields, or in training one number a field.
     """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+        activation: str | None = None,
+    ):  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        check_activation(activation)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
-        if not lies_in_rows(x):
-            return super().forward(x)
-        of_batch = self.training or self.running_mean is None
-        if of_batch and batch_norm.has_kernels(x, self.weight, self.bias, self.running_mean, self.running_var):
-            y, mean, var = batch_norm.normalise(x, self.weight, self.bias, self.eps)
+        if lies_in_rows(x):
+            # PyTorch rounds otherwise where rows and columns have changed places in memory alone, as in a turned view.
+            y = self._by_kernels(x)
+            if y is not None:
+                return y
+            x = x.contiguous()
+        y = super().forward(x)
+        return y if self.activation is None else F.relu(y)
+
+    def _by_kernels(self, x: Tensor) -> Tensor | None:
+        """None where they do not take x."""
+        mean, var = self.running_mean, self.running_var
+        if not batch_norm.has_kernels(x, self.weight, self.bias, mean, var):
+            return None
+        relu = self.activation is not None
+        if self.training or mean is None or var is None:
+            y, mean, var = batch_norm.normalise(x, self.weight, self.bias, self.eps, relu)
             if self.training and self.track_running_stats:
                 self._track(mean, var, x.numel() // x.shape[1])
             return y
-        # PyTorch rounds otherwise where rows and columns have changed places in memory alone, as in a turned view.
-        return super().forward(x.contiguous())
+        tensors = (x, self.weight, self.bias)
+        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+            return None
+        return batch_norm.inference(x, self.weight, self.bias, mean, var, self.eps, relu)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:

@@ -1,5 +1,7 @@
 """GroupBatchNorm2d in training: the CPU's kernels against torch.nn.BatchNorm3d, and where they leave the work to it."""
 
+import copy
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -7,7 +9,7 @@ from torch.autograd import forward_ad
 from gconv_ext import batch_norm, nn, ops
 
 SIZES = [(2, 3, 4, 5, 7), (1, 3, 8, 1, 1), (3, 3, 1, 6, 6), (4, 3, 4, 14, 14), (2, 3, 8, 28, 28)]
-OPTIONS = [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}, {"momentum": 0.3, "eps": 1e-2}]
+OPTIONS = [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}, {"momentum": 0.3, "eps": 1e-2}, {"activation": "relu"}]
 
 
 def map_of(*sizes, dtype=torch.float64):
@@ -16,9 +18,20 @@ def map_of(*sizes, dtype=torch.float64):
     return (torch.randn(sizes, dtype=torch.float64) * (field + 1) + 3 * field).to(dtype)
 
 
+class Peer(torch.nn.BatchNorm3d):
+    """PyTorch's layers."""
+
+    def __init__(self, features, *, activation=None, **options):
+        super().__init__(features, **options)
+        self.activation = torch.nn.Identity() if activation is None else torch.nn.ReLU()
+
+    def forward(self, x):
+        return self.activation(super().forward(x))
+
+
 def pair(options, dtype=torch.float64, features=3):
     """Ours, and PyTorch's with the same parameters."""
-    layer, peer = nn.GroupBatchNorm2d(features, **options), torch.nn.BatchNorm3d(features, **options)
+    layer, peer = nn.GroupBatchNorm2d(features, **options), Peer(features, **options)
     if layer.affine:
         torch.nn.init.normal_(layer.weight), torch.nn.init.normal_(layer.bias)
     peer.load_state_dict(layer.state_dict())
@@ -64,6 +77,26 @@ def test_as_pytorch(sizes, options, passes):
         assert torch.allclose(layer.eval()(x), peer.eval()(x))
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inference_as_pytorch(dtype, sizes, options, monkeypatch):
+    layer, peer = pair(options, dtype)
+    for module in (layer, peer):
+        module(map_of(*sizes, dtype=dtype) if sizes[-1] > 1 else map_of(2, 3, 4, 5, 5, dtype=dtype))
+        module.eval()
+    calls = []
+    monkeypatch.setattr(batch_norm, "inference", lambda *args, inference=batch_norm.inference: calls.append(1) or inference(*args))
+    x = map_of(*sizes, dtype=dtype)
+    with torch.no_grad():
+        got, want, exact = layer(x), peer(x), copy.deepcopy(peer).double()(x.double())
+    error, allowed = ((result - exact).abs().max() / exact.abs().max() for result in (got, want))
+    assert error <= 2 * allowed + 4 * torch.finfo(dtype).eps
+    assert len(calls) == layer.track_running_stats
+    # With parameters that a gradient might be wanted of, PyTorch's.
+    assert torch.allclose(layer(x), want) and len(calls) == (1 + (not layer.affine)) * layer.track_running_stats
+
+
 @pytest.mark.parametrize("mean", [0, 1e3])
 def test_float32_is_no_further_off_than_pytorch(mean, passes):
     """Against float64; a mean a thousand times the deviation costs both three digits."""
@@ -83,12 +116,13 @@ def test_float32_is_no_further_off_than_pytorch(mean, passes):
     assert passes == {"batch_norm_fprop": 1, "batch_norm_dgrad": 1}
 
 
-def test_derivatives_of_every_order(passes):
+@pytest.mark.parametrize("relu", [False, True])
+def test_derivatives_of_every_order(relu, passes):
     layer, _ = pair({"track_running_stats": False})
     x = map_of(2, 3, 2, 2, 3).requires_grad_()
 
     def call(x, weight, bias):
-        return batch_norm.normalise(x, weight, bias, layer.eps)[0]
+        return batch_norm.normalise(x, weight, bias, layer.eps, relu)[0]
 
     inputs = (x, layer.weight, layer.bias)
     assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
@@ -199,21 +233,24 @@ def test_one_number_a_field_is_refused():
 
 def test_opcheck():
     x, weight = torch.randn(2, 3, 4, 5, 5), torch.randn(3)
-    torch.library.opcheck(torch.ops.gconv_ext.batch_norm_fprop, (x, weight, None, 1e-5))
-    _, mean, var = ops.batch_norm_fprop(x, weight, None, 1e-5)
-    for need_x in (True, False):
-        torch.library.opcheck(torch.ops.gconv_ext.batch_norm_dgrad, (x, x, mean, var, None, 1e-5, need_x))
+    torch.library.opcheck(torch.ops.gconv_ext.batch_norm_fprop, (x, weight, None, 1e-5, True))
+    y, mean, var = ops.batch_norm_fprop(x, weight, None, 1e-5, True)
+    torch.library.opcheck(torch.ops.gconv_ext.batch_norm_inference, (x, weight, None, mean, var, 1e-5, True))
+    for need_x, activated in ((True, None), (False, y)):
+        torch.library.opcheck(torch.ops.gconv_ext.batch_norm_dgrad, (x, x, mean, var, None, activated, 1e-5, need_x))
 
 
 @pytest.mark.parametrize("call, error_type, message", [
-    (lambda x, ops: ops.batch_norm_fprop(x[0], None, None, 1e-5), ValueError, "x must be [B, C, |P|, H, W], got shape [3, 4, 5, 5]"),
-    (lambda x, ops: ops.batch_norm_fprop(x.int(), None, None, 1e-5), TypeError, "x must be float32 or float64, got Int"),
-    (lambda x, ops: ops.batch_norm_fprop(x[:0], None, None, 1e-5), ValueError, "x must have at least one number in each field"),
-    (lambda x, ops: ops.batch_norm_fprop(x, None, None, -1.0), ValueError, "eps must be at least 0, got -1"),
-    (lambda x, ops: ops.batch_norm_fprop(x, torch.ones(2), None, 0.0), ValueError, "weight must have shape [3], got [2]"),
-    (lambda x, ops: ops.batch_norm_fprop(x, None, torch.ones(3).double(), 0.0), TypeError, "bias must have x's dtype Float, got Double"),
-    (lambda x, ops: ops.batch_norm_dgrad(x[:1], x, *x[:2, :, 0, 0, 0], None, 0.0, True), ValueError, "dy must have shape [2, 3, 4, 5, 5]"),
-    (lambda x, ops: ops.batch_norm_dgrad(x, x, torch.ones(4), torch.ones(3), None, 0.0, True), ValueError, "mean must have shape [3], got [4]"),
+    (lambda x, ops: ops.batch_norm_fprop(x[0], None, None, 1e-5, False), ValueError, "x must be [B, C, |P|, H, W], got shape [3, 4, 5, 5]"),
+    (lambda x, ops: ops.batch_norm_fprop(x.int(), None, None, 1e-5, False), TypeError, "x must be float32 or float64, got Int"),
+    (lambda x, ops: ops.batch_norm_fprop(x[:0], None, None, 1e-5, False), ValueError, "x must have at least one number in each field"),
+    (lambda x, ops: ops.batch_norm_fprop(x, None, None, -1.0, False), ValueError, "eps must be at least 0, got -1"),
+    (lambda x, ops: ops.batch_norm_fprop(x, torch.ones(2), None, 0.0, False), ValueError, "weight must have shape [3], got [2]"),
+    (lambda x, ops: ops.batch_norm_fprop(x, None, torch.ones(3).double(), 0.0, False), TypeError, "bias must have x's dtype Float, got Double"),
+    (lambda x, ops: ops.batch_norm_dgrad(x[:1], x, *x[:2, :, 0, 0, 0], None, None, 0.0, True), ValueError, "dy must have shape [2, 3, 4, 5, 5]"),
+    (lambda x, ops: ops.batch_norm_dgrad(x, x, torch.ones(4), torch.ones(3), None, None, 0.0, True), ValueError, "mean must have shape [3], got [4]"),
+    (lambda x, ops: ops.batch_norm_dgrad(x, x, *x[:2, :, 0, 0, 0], None, x[:1], 0.0, True), ValueError, "activated must have shape [2, 3, 4, 5, 5]"),
+    (lambda x, ops: ops.batch_norm_inference(x, None, None, torch.ones(3), torch.ones(4), 0.0, False), ValueError, "var must have shape [3], got [4]"),
 ])  # fmt: skip
 def test_the_ops_check_their_own_arguments(call, error_type, message):
     with pytest.raises(error_type) as error:
