@@ -39,6 +39,7 @@ LAYERS = {
     "nonstationary soft": (lambda: nn.NonstationaryGroupConv2d(4, 3, 3, padding=1, bias=False), (4, 4, 9, 8)),
     "nonstationary T2": (lambda: nn.NonstationaryGroupConv2d(4, 3, 3, "T2", soft=None), (4, 1, 9, 8)),
     "batch norm": (lambda: nn.GroupBatchNorm2d(4), (4, 4, 9, 8)),
+    "batch norm relu": (lambda: nn.GroupBatchNorm2d(4, activation="relu"), (4, 4, 9, 8)),
     "batch norm bare": (lambda: nn.GroupBatchNorm2d(4, affine=False, track_running_stats=False), (4, 4, 9, 8)),
     "layer norm": (lambda: nn.GroupLayerNorm2d(4, eps=0.1), (4, 4, 9, 8)),
     "instance norm": (lambda: nn.GroupInstanceNorm2d(4, affine=True), (4, 4, 9, 8)),

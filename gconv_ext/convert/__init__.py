@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ def convert(model: nn.Module) -> tuple[nn.Module, ConversionReport]:
     | escnn, e2cnn `R2Conv` | from trivial or regular fields to regular ones, of C_N and D_N |
     | `InnerBatchNorm`, `GroupPooling` | where all fields have one size |
     | `ReLU`, `PointwiseMaxPool`, `PointwiseAvgPool`, adaptive pooling to one pixel | |
+    | `PointwiseAvgPoolAntialiased` | |
     | GrouPy's `P4ConvZ2`, `P4ConvP4`, `P4MConvZ2`, `P4MConvP4M`, `PlaneGroupSpatialMaxPool` | all |
 
     A group with more elements than the grid has symmetries converts through its largest subgroup among C1, C2, C4, D1,
@@ -35,6 +38,9 @@ def convert(model: nn.Module) -> tuple[nn.Module, ConversionReport]:
     symmetrical ones result; the converted layer has the nearest filters that are exactly symmetrical, and the report
     says how far the others are from them, relative to the largest tap.  It also has all their taps as parameters, where
     R2Conv has the coefficients of a band-limited basis: the same outputs, and more freedom in later training.
+
+    Where a ReLU follows a batch norm in a SequentialModule or torch.nn.Sequential, and nothing else uses either, the batch
+    norm applies it in the same pass, and nothing is left to do in its place.
 
     Hooks of replaced modules, and weights that two of them share, are not carried over.
 
@@ -75,7 +81,21 @@ def convert(model: nn.Module) -> tuple[nn.Module, ConversionReport]:
             visit(child, f"{path}.{name}" if path else name)
 
     visit(model, "")
+    _join_activations(model, memo, rows)
     return copy.deepcopy(model, memo), ConversionReport(tuple(rows))
+
+
+def _join_activations(model: nn.Module, memo: dict[int, object], rows: list[ModuleReport]) -> None:
+    """Has batch norms apply the ReLUs that follow them."""
+    uses = Counter(child for module in model.modules() for child in module._modules.values())
+    for path, sequence in model.named_modules():
+        if not (type(sequence) is nn.Sequential or escnn.is_sequence(sequence)):
+            continue
+        for (_, norm), (name, relu) in pairwise(sequence._modules.items()):
+            if uses[norm] == uses[relu] == 1 and escnn.join_activation(memo.get(id(norm)), memo.get(id(relu))):
+                where = f"{path}.{name}" if path else name
+                row = next(row for row in rows if row.path == where)
+                rows[rows.index(row)] = row._replace(layer=nn.Identity(), note="in the pass of the batch norm before it")
 
 
 def _why_kept(module: nn.Module) -> str:

@@ -76,6 +76,20 @@ def is_type(value: object) -> bool:
     return _of_peer(value) and (hasattr(value, "representations") or hasattr(value, "fibergroup"))
 
 
+def is_sequence(module: nn.Module) -> bool:
+    return _of_peer(module) and type(module).__name__ == "SequentialModule"
+
+
+def join_activation(norm: object, relu: object) -> bool:
+    """Has a converted batch norm apply the converted ReLU behind it; whether they are such."""
+    if not (isinstance(norm, GeometricLayer) and isinstance(norm.layer, GroupBatchNorm2d)):
+        return False
+    if not (isinstance(relu, GeometricLayer) and isinstance(relu.layer, nn.ReLU)):
+        return False
+    norm.layer.activation, relu.layer = "relu", nn.Identity().train(relu.training)
+    return True
+
+
 def _of_peer(value: object) -> bool:
     return type(value).__module__.split(".")[0] in _PACKAGES
 

@@ -184,6 +184,25 @@ def test_network(peer, group, training):
             assert torch.allclose(fast.get_submodule(name).layer.state_dict()[key], value, atol=1e-5), key
 
 
+def test_a_batch_norm_applies_the_relu_behind_it(peer):
+    """But not one that something else uses too, or that does not follow."""
+    space, nn = peer.space("C4"), peer.nn
+    maps = peer.regular(space, 2)
+    shared, norm = nn.ReLU(maps), nn.InnerBatchNorm(maps)
+    slow = randomised(torch.nn.Sequential(
+        nn.SequentialModule(nn.InnerBatchNorm(maps), nn.ReLU(maps)), nn.InnerBatchNorm(maps), nn.ReLU(maps),
+        nn.InnerBatchNorm(maps), shared, norm, nn.R2Conv(maps, maps, 3), norm, shared,
+    )).eval()  # fmt: skip
+    fast, report = gconv_ext.convert(slow)
+    activations = {path: layer.activation for path, layer in fast.named_modules() if isinstance(layer, gnn.GroupBatchNorm2d)}
+    assert activations == {"0.0.layer": "relu", "1.layer": "relu", "3.layer": None, "5.layer": None}
+    joined = {row.path for row in report.rows if row.note == "in the pass of the batch norm before it"}
+    assert joined == {"0.1", "2"} and all(isinstance(fast.get_submodule(path).layer, torch.nn.Identity) for path in joined)
+    x = nn.GeometricTensor(torch.randn(2, 8, 7, 7), maps)
+    with torch.no_grad():
+        assert relative(fast(x).tensor, slow(x).tensor) < 1e-5
+
+
 def test_pooling(peer):
     space, nn = peer.space("C4"), peer.nn
     maps = peer.regular(space, 2)

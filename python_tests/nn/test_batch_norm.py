@@ -82,19 +82,20 @@ def test_as_pytorch(sizes, options, passes):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inference_as_pytorch(dtype, sizes, options, monkeypatch):
     layer, peer = pair(options, dtype)
+    before = map_of(2, 3, 4, 5, 5, dtype=dtype)
     for module in (layer, peer):
-        module(map_of(*sizes, dtype=dtype) if sizes[-1] > 1 else map_of(2, 3, 4, 5, 5, dtype=dtype))
+        module(before)
         module.eval()
     calls = []
     monkeypatch.setattr(batch_norm, "inference", lambda *args, inference=batch_norm.inference: calls.append(1) or inference(*args))
     x = map_of(*sizes, dtype=dtype)
     with torch.no_grad():
         got, want, exact = layer(x), peer(x), copy.deepcopy(peer).double()(x.double())
-    error, allowed = ((result - exact).abs().max() / exact.abs().max() for result in (got, want))
-    assert error <= 2 * allowed + 4 * torch.finfo(dtype).eps
     assert len(calls) == layer.track_running_stats
-    # With parameters that a gradient might be wanted of, PyTorch's.
-    assert torch.allclose(layer(x), want) and len(calls) == (1 + (not layer.affine)) * layer.track_running_stats
+    again = layer(x)  # parameters of which a gradient might be wanted make it PyTorch's
+    assert len(calls) == (1 + (not layer.affine)) * layer.track_running_stats
+    errors = [(result - exact).abs().max() / exact.abs().max() for result in (got, again, want)]
+    assert max(errors[:2]) <= 2 * errors[2] + 16 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("mean", [0, 1e3])
