@@ -59,6 +59,37 @@ void check(cpu::WindowSumParams params, int64_t planes, cpu::ScalarType type, In
   agree(y, want_y, tolerance, "y", where), agree(dx, want_dx, tolerance, "dx", where);
 }
 
+// A plane [size, size] with rows and columns exchanged, or its rows in reverse: what generates all turns and reflections.
+template <typename T>
+std::vector<T> moved(const std::vector<T>& plane, int64_t size, bool exchange) {
+  std::vector<T> result(plane.size());
+  for (int64_t r = 0; r < size; ++r)
+    for (int64_t c = 0; c < size; ++c)
+      result[r * size + c] = exchange ? plane[c * size + r] : plane[(size - 1 - r) * size + c];
+  return result;
+}
+
+// Both passes of a moved plane are the moved passes of the plane, to the bit.
+template <typename T>
+void check_exact(cpu::WindowSumParams params, cpu::ScalarType type, InstructionSet level) {
+  params.type = type;
+  while ((params.height + 2 * params.padding - params.size) % params.stride) ++params.height;
+  const int64_t size = params.width = params.height, out = params.out_height();
+  uint64_t state = size;
+  const auto x = random_numbers<T>(size * size, state), dy = random_numbers<T>(out * out, state);
+  const auto run = [&](const std::vector<T>& from, bool forward) {
+    std::vector<T> to(forward ? dy.size() : x.size());
+    (forward ? cpu::window_sum_fprop : cpu::window_sum_dgrad)(params, from.data(), to.data(), {0, 1}, level);
+    return to;
+  };
+  for (const bool exchange : {true, false})
+    if (run(moved(x, size, exchange), true) != moved(run(x, true), out, exchange) ||
+        run(moved(dy, out, exchange), false) != moved(run(dy, false), size, exchange))
+      std::printf("%s, %d bytes, %d taps, stride %d, padding %d: a turned plane gives other bits\n", cpu::name(level),
+                  int(sizeof(T)), int(params.size), int(params.stride), int(params.padding)),
+          ++failures;
+}
+
 }  // namespace
 
 int main() {
@@ -83,6 +114,8 @@ int main() {
             const cpu::WindowSumParams params{cpu::ScalarType::Float32, height, width, stride, padding, size, taps};
             check<float>(params, 3, cpu::ScalarType::Float32, level);
             check<double>(params, 3, cpu::ScalarType::Float64, level);
+            check_exact<float>(params, cpu::ScalarType::Float32, level);
+            check_exact<double>(params, cpu::ScalarType::Float64, level);
           }
   });
 }
