@@ -25,7 +25,7 @@ def window_sum(x: Tensor, taps: Sequence[float], stride: int, padding: int = 0) 
     order; exact to the bit where (H + 2·padding − k) is a multiple of the stride, and its gradient too.  The k² taps stand
     row by row."""
     if _has_kernels(x):
-        return _Fprop.apply(x, taps, stride, padding)
+        return _WindowSum.apply(x, taps, stride, padding)
     return _by_slices(x, taps, stride, padding)
 
 
@@ -45,7 +45,7 @@ def _has_kernels(x: Tensor) -> bool:
     )
 
 
-class _Fprop(torch.autograd.Function):
+class _WindowSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Sequence[float], stride: int, padding: int) -> Tensor:
         ctx.options = taps, x.shape[-2:], stride, padding
@@ -53,10 +53,10 @@ class _Fprop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Dgrad.apply(dy, *ctx.options), None, None, None
+        return _WindowSumDgrad.apply(dy, *ctx.options), None, None, None
 
 
-class _Dgrad(torch.autograd.Function):
+class _WindowSumDgrad(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dy: Tensor, taps: Sequence[float], input_size: torch.Size, stride: int, padding: int
@@ -66,7 +66,7 @@ class _Dgrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _Fprop.apply(ddx, *ctx.options), None, None, None, None
+        return _WindowSum.apply(ddx, *ctx.options), None, None, None, None
 
 
 def _by_slices(x: Tensor, taps: Sequence[float], stride: int, padding: int) -> Tensor:
