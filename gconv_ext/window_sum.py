@@ -53,7 +53,9 @@ class _WindowSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
-        return _WindowSumDgrad.apply(dy, *ctx.options), None, None, None
+        # Without a graph to build the op itself, which vmap knows.
+        dgrad = _WindowSumDgrad.apply if torch.is_grad_enabled() else ops.window_sum_dgrad
+        return dgrad(dy, *ctx.options), None, None, None
 
 
 class _WindowSumDgrad(torch.autograd.Function):
@@ -66,7 +68,8 @@ class _WindowSumDgrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _WindowSum.apply(ddx, *ctx.options), None, None, None, None
+        fprop = _WindowSum.apply if torch.is_grad_enabled() else ops.window_sum_fprop
+        return fprop(ddx, *ctx.options), None, None, None, None
 
 
 def _by_slices(x: Tensor, taps: Sequence[float], stride: int, padding: int) -> Tensor:

@@ -118,6 +118,17 @@ def test_what_kernels_do_not_take_goes_by_slices(passes):
     assert close(window_sum.window_sum(x.mT.contiguous().mT, taps, stride, padding)) and passes["window_sum_fprop"] == 1
 
 
+def test_many_gradients_at_once(passes):
+    """is_grads_batched maps the backward pass."""
+    x = torch.randn(2, 3, 9, 9).double().requires_grad_()
+    dy = torch.randn(5, 2, 3, 5, 5).double()
+    results = [
+        torch.autograd.grad(function(x, separable([1, 2, 1]), 2, 1), x, dy, is_grads_batched=True)[0]
+        for function in (window_sum.window_sum, correlated)
+    ]
+    assert torch.allclose(*results) and passes["window_sum_dgrad"] > 0
+
+
 def test_no_planes():
     x = torch.randn(0, 3, 8, 8, requires_grad=True)
     y = window_sum.window_sum(x, [1] * 4, 2)
