@@ -119,14 +119,14 @@ def test_what_kernels_do_not_take_goes_by_slices(passes):
 
 
 def test_many_gradients_at_once(passes):
-    """is_grads_batched maps the backward pass."""
+    """vmap maps the backward pass of a graph that kernels have built."""
     x = torch.randn(2, 3, 9, 9).double().requires_grad_()
     dy = torch.randn(5, 2, 3, 5, 5).double()
-    results = [
-        torch.autograd.grad(function(x, separable([1, 2, 1]), 2, 1), x, dy, is_grads_batched=True)[0]
-        for function in (window_sum.window_sum, correlated)
-    ]
-    assert torch.allclose(*results) and passes["window_sum_dgrad"] > 0
+    want, got = (function(x, separable([1, 2, 1]), 2, 1) for function in (correlated, window_sum.window_sum))
+    want = torch.autograd.grad(want, x, dy, is_grads_batched=True)[0]
+    batched = torch.autograd.grad(got, x, dy, is_grads_batched=True, retain_graph=True)[0]
+    mapped = torch.func.vmap(lambda dy: torch.autograd.grad(got, x, dy, retain_graph=True)[0])(dy)
+    assert torch.allclose(batched, want) and torch.allclose(mapped, want) and passes["window_sum_dgrad"] > 0
 
 
 def test_no_planes():
