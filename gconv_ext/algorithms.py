@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,8 @@ from . import autograd, dense, kernels, ops, reference, triton_kernels
 from .groups import PointGroup
 
 
-class Convolution(NamedTuple):
+@dataclass(frozen=True)  # PyTorch 2.10 does not trace the properties of a NamedTuple
+class Convolution:
     """One checked call: what every algorithm is asked to compute."""
 
     x: Tensor

@@ -41,7 +41,7 @@ def correlate(
     """
     planes = x if x.dim() == 4 else x.flatten(1, 2)
     if bias is not None:
-        bias = bias.repeat_interleave(group.order)
+        bias = torch.stack([bias] * group.order, dim=1).flatten()  # repeat_interleave does not compile in PyTorch 2.10
     result = F.conv2d(planes, filter, bias, stride, padding, dilation, groups)
     return result.unflatten(1, (-1, group.order))
 
