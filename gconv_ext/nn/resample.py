@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -77,13 +78,19 @@ class SpatialFilterPool2d(_SpatialPool2d):
     Shapes: [B, C, |P|, H, W] -> [B, C, |P|, H', W'], H' = (H + 2·padding − k) // s + 1.
 
     Raises:
-        ValueError: taps that are no square, or that a turn or reflection changes.
+        TypeError, ValueError: at construction or call, before anything runs, naming the argument: taps that are no
+            square of finite numbers, or that a turn or reflection changes.
     """
 
     def __init__(self, taps: Sequence[Sequence[float]], stride: int = 1, padding: int = 0):
-        rows = [[float(number) for number in row] for row in taps]
+        try:
+            rows = [[float(number) for number in row] for row in taps]
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"taps must be k rows of k numbers, got {taps!r}") from error
         if not rows or any(len(row) != len(rows) for row in rows):
             raise ValueError(f"taps must be k rows of k numbers, got rows of {[len(row) for row in rows]}")
+        if not all(math.isfinite(number) for row in rows for number in row):
+            raise ValueError(f"taps must be finite, got {rows}")
         if rows != rows[::-1] or rows != [list(column) for column in zip(*rows)]:
             raise ValueError(f"taps must be the same after each turn and reflection, got {rows}")
         super().__init__(len(rows), stride, padding)
@@ -98,7 +105,7 @@ class SpatialFilterPool2d(_SpatialPool2d):
             stride: in pixels.
             padding: in pixels; k // 2 by default.
         """
-        if not 0 < sigma < math.inf:
+        if not isinstance(sigma, Real) or not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive and finite, got {sigma!r}")
         radius = round(3 * sigma)
         bell = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(-radius, radius + 1)]

@@ -91,7 +91,7 @@ CHECKED = {
     "in_channels", "out_channels", "kernel_size", "num_features", "stride", "padding", "dilation", "groups",
     "output_padding", "output_size", "padding_mode", "algorithm", "activation", "num_filter_banks", "relax_on",
     "group", "elements", "soft",
-    "rotations", "kernel", "reduce", "mode", "scale_factor", "blur_size", "hidden", "hidden_channels",
+    "rotations", "kernel", "taps", "reduce", "mode", "scale_factor", "blur_size", "hidden", "hidden_channels",
 }  # fmt: skip
 LAYERS = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, torch.nn.Module)]
 
@@ -100,7 +100,7 @@ LAYERS = [kind for kind in vars(nn).values() if isinstance(kind, type) and issub
 def test_layers(kind):
     """As above, of each layer's constructor."""
     good = dict(in_channels=2, out_channels=2, kernel_size=3, num_features=2, output_size=4, coordinates=2, outputs=2)
-    good["network"] = torch.nn.Identity()
+    good |= dict(network=torch.nn.Identity(), taps=[[0, 1, 0], [1, 2, 1], [0, 1, 0]])
     parameters = inspect.signature(kind).parameters.values()
     arguments = {parameter.name: good.get(parameter.name, parameter.default) for parameter in parameters}
     kind(**arguments)
