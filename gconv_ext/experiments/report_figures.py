@@ -44,8 +44,8 @@ def draw_points(target: Target, by_settings: list[tuple[dict, list[dict]]], path
                 axis.errorbar(published[0], y, xerr=published[1], fmt="D", color=colours[value], markerfacecolor="none")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0, 0].set_yticks(range(len(places)), places)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_yticks(*([[]] if places == [""] else [range(len(places)), places]))
+    axes[0, 0].set_ylim(len(places) - 0.5, -0.5)  # the first at the top
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=str(value)) for value, colour in colours.items()
     ]
