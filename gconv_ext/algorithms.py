@@ -168,6 +168,7 @@ _IRREP_PRODUCTS = {"C1": 1, "C2": 2, "D1": 2, "C4": 6, "D2": 4, "D4": 12}
 _BUTTERFLIES = {"C1": 2, "C2": 8, "D1": 8, "C4": 22, "D2": 16, "D4": 45}
 _ROWS, _LAST = 16, 28  # to read or write one number: from rows of pixels, and from pixels of numbers
 _PIXELS = 32  # computed together; a small map leaves some idle, or shares them with others
+_ROW_END = 60  # one row's end within a vector, for each number of an orbit
 _DENSE_RATE = 1.2  # multiplications that PyTorch's convolution does in the time of one of ours
 _CHANNELS, _DENSE_ROWS = 16, 20  # planes computed together by PyTorch's convolution; a number's way there from rows of pixels
 
@@ -212,14 +213,16 @@ def irrep_cost(call: Convolution) -> float:
     s = _sizes(call)
     # Orbits of taps: every tap starts one of its own, but in a lifting convolution the group moves them.
     orbits = len(call.group.tap_orbits(call.weight.shape[-1])) if call.lifting else s.taps
-    # Pixels with the ends of rows that lie between them, of one image, and of one among many: behind it, or beside it.
-    between = 0 if s.rows and max(call.stride) == 1 else call.padding[0]
-    flat, among_many = ((s.height + rows) * (s.width + call.padding[1]) for rows in (0, between))
-    idle = min(-(-flat // _PIXELS) * _PIXELS, among_many) / (s.height * s.width)
     # With L banks, each has its products; on the input each has its butterflies too.
     banks, relaxed = (1, False) if call.relaxed_weight is None else (call.relaxed_weight.shape[0], True)
     products = banks * _IRREP_PRODUCTS[call.group.name] * s.out_fields
     products += (banks if call.relax_on == "input" else 1) * _BUTTERFLIES[call.group.name]
+    # Pixels with the ends of rows that lie between them, of one image, and of one among many: behind it, or beside it. Or
+    # none between them, where vectors in which rows end take longer to load.
+    between = 0 if s.rows and max(call.stride) == 1 else call.padding[0]
+    flat, among_many = ((s.height + rows) * (s.width + call.padding[1]) for rows in (0, between))
+    packed = s.height * s.width + s.height * _ROW_END * s.order / products
+    idle = min(-(-flat // _PIXELS) * _PIXELS, among_many, packed) / (s.height * s.width)
     cost = orbits * s.in_fields * products * idle + (_ROWS if s.rows else _LAST) * (s.read + s.written)
     tensors = [tensor for tensor in (call.x, call.weight, call.relaxed_weight) if tensor is not None]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):

@@ -24,12 +24,12 @@ class IrrepFprop final : public IrrepFpropPlan {
 
  public:
   explicit IrrepFprop(const IrrepFpropParams& params)
-      : p_(params), s_(p_.shape), arrangement_(arrange(params)),
-        layout_(s_, micro_pixels, lanes, INT64_MAX / 2, arrangement_.behind, arrangement_.beside), orbits_(orbits(s_)),
-        orbit_offset_(orbit_offsets(s_, orbits_, layout_)), in_banks_(p_.relax_input ? p_.banks : 1),
+      : p_(params), s_(p_.shape), orbits_(orbits(s_)), in_banks_(p_.relax_input ? p_.banks : 1),
         columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
         steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())),
-        direct_(steps_ == 0 || takes_direct_form<Group>(columns_)) {
+        direct_(steps_ == 0 || takes_direct_form<Group>(columns_)), arrangement_(arrange()),
+        layout_(s_, micro_pixels, lanes, arrangement_), pixels_(s_, {s_, micro_pixels, lanes}, arrangement_),
+        orbit_offset_(orbit_offsets(s_, orbits_, layout_)) {
     // With few output fields the buffer, the weights of its steps and the sums of one micro-tile stay in the first-level cache:
     // from the second, butterflies take twice as long. With many, long blocks save reloading the sums.
     const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
@@ -117,8 +117,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t stack = unit / parts, part = unit % parts, block = stack % s_.groups;
       const int64_t b = stack / s_.groups * layout_.all_images(), images = std::min(layout_.all_images(), s_.batch - b);
-      const int64_t flat = layout_.flat_of(images);
-      const int64_t tiles = by_rows() ? s_.rows.out * arrangement_.row_tiles : (flat + micro_pixels - 1) / micro_pixels;
+      const int64_t numbers = pixels_.numbers(images), tiles = tiles_of(numbers);
       if (stack != padded) {
         const S* activated = static_cast<const S*>(p_.x_activated);
         layout_.for_each_image(images, [&](int64_t first, int64_t count, int64_t at) {
@@ -139,9 +138,10 @@ class IrrepFprop final : public IrrepFpropPlan {
           if (direct_)
             run_direct(block, read, tile + m, together, sums + m * tile_sums_, prefetch);
           else
-            run_buffered(block, read, tile + m, together, buffer_scratch.data(), sums + m * tile_sums_, prefetch);
+            run_buffered(block, read, tile + m, together, numbers - 1, buffer_scratch.data(), sums + m * tile_sums_,
+                         prefetch);
         }
-        find_segments(tile, count, flat, segments);
+        find_segments(tile, count, numbers, segments);
         write(b, block, images, count, segments, sums, rows_scratch.data());
       }
     }
@@ -181,45 +181,38 @@ class IrrepFprop final : public IrrepFpropPlan {
     int64_t from, to, count;
   };
 
-  // How images share tiles, and where tiles begin.
-  struct Arrangement {
-    int64_t behind = 1, beside = 1;  // as in PlaneLayout
-    int64_t row_tiles = 0;           // each row of an image begins with a tile and has so many; 0: they cross rows
-  };
+  static int64_t tiles_of(int64_t numbers) { return (numbers + micro_pixels - 1) / micro_pixels; }
 
-  // The one with the fewest tiles. Of a small image the last tile is mostly empty, and tiles that cross rows compute the
-  // zeros between them, too. Images one behind the other fill tiles, but share rows that nobody wants; side by side they
-  // have the fewest such pixels, but are transposed on the way in and out.
-  static Arrangement arrange(const IrrepFpropParams& params) {
-    const ConvShape& s = params.shape;
-    const PlaneLayout one(s, micro_pixels, lanes);
+  // The one with the least work. Of a small image the last tile is mostly empty, and tiles that are not packed compute what
+  // lies between the rows, too. Images one behind the other fill tiles; side by side their rows are longer, but they are
+  // transposed on the way in and out.
+  Arrangement arrange() const {
+    const PlaneLayout one(s_, micro_pixels, lanes);
     const int64_t image_bytes =
-        s.in_fields * s.in_elements() * one.image * one.row_stride * one.column_stride * sizeof(T);
-    const int64_t most = std::min(params.most_images, kFarCache / 2 / std::max<int64_t>(1, image_bytes));
-    const auto tiles = [](int64_t numbers) { return (numbers + micro_pixels - 1) / micro_pixels; };
+        s_.in_fields * s_.in_elements() * one.image * one.row_stride * one.column_stride * sizeof(T);
+    const int64_t most = std::min(p_.most_images, kFarCache / 2 / std::max<int64_t>(1, image_bytes));
+    const int64_t multiplies = multiplies_of_step<Group>(columns_);
+    const int64_t all = s_.batch * s_.groups, threads = std::max<int64_t>(1, all / p_.most_images);
     Arrangement best;
     double least = std::numeric_limits<double>::infinity();  // tiles an image
-    const auto consider = [&](const Arrangement& other, int64_t count, double saving) {
-      const int64_t images = other.behind * other.beside, stacks = (s.batch + images - 1) / images;
-      const double each = static_cast<double>(stacks * count) / static_cast<double>(s.batch);
-      if (each < saving * least) best = other, least = each;
+    const auto consider = [&](int64_t behind, int64_t beside, double saving) {
+      for (bool packed : {false, true}) {
+        const Arrangement other{behind, beside, packed};
+        const PixelOrder pixels(s_, one, other);
+        const int64_t images = behind * beside, stacks = (s_.batch + images - 1) / images * s_.groups;
+        const int64_t most_stacks = (stacks + threads - 1) / threads;  // of a thread
+        if (packed && (direct_ ? pixels.width % micro_pixels != 0 : pixels.runs(lanes) > PixelOrder::kMostRuns))
+          continue;
+        const double tiles = static_cast<double>(threads * most_stacks * tiles_of(pixels.numbers(images)));
+        const double each = pixels.cost(lanes, order, multiplies) * tiles / static_cast<double>(all);
+        if (each < saving * least) best = other, least = each;
+      }
     };
-    consider({}, tiles(one.flat), 1);
-    for (int64_t n = 2; n <= most; ++n) consider({n, 1, 0}, tiles((n - 1) * one.image + one.flat), 0.95);
-    if (!can_lie_beside<T, S>(s, params.x_strides, params.y_strides)) return best;
-    for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, micro_pixels); n *= 2) {
-      const int64_t row_tiles = tiles(n * s.columns.out);
-      consider({1, n, 0}, tiles(n * one.flat), 0.9);
-      consider({1, n, row_tiles}, s.rows.out * row_tiles, 0.9);
-    }
+    consider(1, 1, 1);
+    for (int64_t n = 2; n <= most; ++n) consider(n, 1, 0.95);
+    if (can_lie_beside<T, S>(s_, p_.x_strides, p_.y_strides))
+      for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, micro_pixels); n *= 2) consider(1, n, 0.9);
     return best;
-  }
-
-  bool by_rows() const { return arrangement_.row_tiles > 0; }
-  // Where a tile's pixels begin in a plane.
-  int64_t tile_start(int64_t tile) const {
-    return by_rows() ? tile / arrangement_.row_tiles * layout_.row + tile % arrangement_.row_tiles * micro_pixels
-                     : tile * micro_pixels;
   }
 
   // Calls of a block of fields, and where its weights go.
@@ -305,13 +298,11 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t tile) const {
     if (prefetch.y_quota == 0) return;
-    const int64_t start = tile_start(tile);
-    const int64_t column = std::min(start % layout_.row, s_.columns.out);
-    const int64_t image = start < layout_.image ? 0 : start / layout_.image;
-    const int64_t row = std::min((start - image * layout_.image) / layout_.row, s_.rows.out - 1);
+    const int64_t start = tile * micro_pixels, image = start / pixels_.image, column = start % pixels_.row;
+    const int64_t row = std::min(start % pixels_.image / pixels_.row, s_.rows.out - 1);
     const S* y =
         static_cast<const S*>(p_.y) + (b + image) * p_.y_strides.batch + block * s_.out_fields * p_.y_strides.field;
-    prefetch.y = reinterpret_cast<const char*>(y + row * p_.y_strides.row + column);
+    prefetch.y = reinterpret_cast<const char*>(y + row * p_.y_strides.row + std::min(column, s_.columns.out));
     prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * p_.y_strides.field);
   }
 
@@ -330,20 +321,26 @@ class IrrepFprop final : public IrrepFpropPlan {
       a.w = call.w;
       for (int64_t tile = 0; tile < tiles; ++tile)
         for (int v = 0; v < kMicroTile; v += call.rows) {
-          a.x = planes + tile_start(first + tile) + v * lanes;
+          a.x = planes + pixels_.place((first + tile) * micro_pixels) + v * lanes;
           a.y = sums + tile * tile_sums_ + call.first * order * micro_pixels + v * lanes;
           call.kernel(a);
         }
     }
   }
 
-  void run_buffered(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, T* buffer, T* sums,
-                    Prefetch& prefetch) const {
+  void run_buffered(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, int64_t last_number, T* buffer,
+                    T* sums, Prefetch& prefetch) const {
     const int64_t calls = static_cast<int64_t>(calls_.size()) / s_.groups;
     for (int64_t first = 0; first < steps_; first += block_steps_) {
       const int64_t steps = std::min(block_steps_, steps_ - first);
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        forward_transform(planes + tile_start(first_tile + tile), first, steps, buffer);
+        for (int v = 0; v < kMicroTile; ++v) {
+          const int64_t start = (first_tile + tile) * micro_pixels + v * lanes;
+          with_runs(pixels_.runs(start, lanes), [&](auto runs) {
+            const PixelRuns<T, decltype(runs)::value> pixels(pixels_, start, last_number);
+            forward_transform(planes, pixels, first, steps, buffer + v * lanes);
+          });
+        }
         for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
           prefetch();
           const Call& call = calls_[i];
@@ -353,20 +350,20 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // X̂[plane][step][pixel] of one micro-tile.
-  __attribute__((noinline)) void forward_transform(const T* planes, int64_t first, int64_t steps, T* to) const {
+  // X̂[plane][step] of one vector of pixels.
+  template <int Runs>
+  __attribute__((noinline)) void forward_transform(const T* planes, const PixelRuns<T, Runs>& pixels_of_vector,
+                                                   int64_t first, int64_t steps, T* to) const {
+    const PixelRuns<T, Runs> pixels = pixels_of_vector;  // in registers: `to` might be anywhere
     const int64_t count = static_cast<int64_t>(orbits_.size());
     const T* field = planes + first / count * layout_.field;
     int64_t orbit = first % count;
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t* offset = orbit_offset_.data() + orbit * order;
-#pragma GCC unroll 4
-      for (int v = 0; v < kMicroTile; ++v) {
-        Vec f[order];
-        load_elements<Group>(f, field + v * lanes, offset);
-        transform<Group>(f);
-        store_elements<Group>(f, to + v * lanes, plane_);
-      }
+      Vec f[order];
+      load_elements<Group>(f, field, offset, pixels);
+      transform<Group>(f);
+      store_elements<Group>(f, to, plane_);
       to += micro_pixels;
       if (++orbit == count) orbit = 0, field += layout_.field;
     }
@@ -401,30 +398,25 @@ class IrrepFprop final : public IrrepFpropPlan {
   }
 
   // Of so many tiles of a stack's planes; the pixels between rows and between images belong to nobody.
-  void find_segments(int64_t tile, int64_t count, int64_t flat, std::vector<Segment>& segments) const {
+  void find_segments(int64_t tile, int64_t count, int64_t numbers, std::vector<Segment>& segments) const {
     segments.clear();
-    if (by_rows()) {
-      const int64_t tiles = arrangement_.row_tiles, last_row = (tile + count - 1) / tiles;
-      for (int64_t row = tile / tiles; row <= last_row; ++row) {
-        const int64_t first = std::max(tile, row * tiles), last = std::min(tile + count, (row + 1) * tiles);
-        const int64_t from = (first - row * tiles) * micro_pixels / layout_.beside;
-        const int64_t to = std::min((last - row * tiles) * micro_pixels / layout_.beside, s_.columns.out);
-        segments.push_back(
-            {(first - tile) * micro_pixels, row * p_.y_strides.row + from * p_.y_strides.column, to - from});
-      }
-      return;
-    }
     const MapStrides& ys = p_.y_strides;
-    const int64_t start = tile * micro_pixels, end = std::min(start + count * micro_pixels, flat);
-    int64_t image = start / layout_.image, row = (start - image * layout_.image) / layout_.row;
+    const int64_t start = tile * micro_pixels, end = std::min(start + count * micro_pixels, numbers);
+    int64_t image = start / pixels_.image, row = start % pixels_.image / pixels_.row;
     for (;; ++row) {
       if (row >= s_.rows.out) row = 0, ++image;
-      const int64_t first = image * layout_.image + row * layout_.row;
+      const int64_t first = image * pixels_.image + row * pixels_.row;
       if (first >= end) return;
-      const int64_t from = std::max(start, first), to = std::min(end, first + s_.columns.out * layout_.beside);
-      if (from < to)
-        segments.push_back({from - start, image * ys.batch + row * ys.row + (from - first) / layout_.beside * ys.column,
-                            (to - from) / layout_.beside});
+      const int64_t from = std::max(start, first), to = std::min(end, first + pixels_.width);
+      if (from >= to) continue;
+      const Segment next{from - start, image * ys.batch + row * ys.row + (from - first) / layout_.beside * ys.column,
+                         (to - from) / layout_.beside};
+      Segment* before = segments.empty() ? nullptr : &segments.back();
+      if (before && before->from + before->count * layout_.beside == next.from &&
+          before->to + before->count * ys.column == next.to)
+        before->count += next.count;
+      else
+        segments.push_back(next);
     }
   }
 
@@ -507,13 +499,14 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   const IrrepFpropParams p_;
   const ConvShape& s_;
-  Arrangement arrangement_;
-  PlaneLayout layout_;
   std::vector<Orbit> orbits_;
-  std::vector<int64_t> orbit_offset_;
   int64_t in_banks_, columns_;  // banks side by side in the input; output fields, with the banks that lie there
   int64_t steps_;               // (field, orbit) pairs: the inner dimension of every matrix product
   bool direct_;
+  Arrangement arrangement_;
+  PlaneLayout layout_;
+  PixelOrder pixels_;
+  std::vector<int64_t> orbit_offset_;
   int64_t macro_tile_, together_, tile_sums_;  // micro-tiles kept, and computed together; numbers of the sums of one
   int64_t block_steps_, plane_;                // steps in the buffer; numbers between its planes
   std::vector<Call> calls_;                    // [block of fields][call]

@@ -190,6 +190,12 @@ void copy_to_planes_beside(const T* image, const T* activated, const MapStrides&
   });
 }
 
+// How images share planes, tiles and vectors.
+struct Arrangement {
+  int64_t behind = 1, beside = 1;  // as in PlaneLayout
+  bool packed = false;             // as in PixelOrder
+};
+
 // How one input plane lies in the scratch: with its zeros, split into stride² phases so that a tap is a constant offset
 // for every stride, each phase one flat row. Without a stride, neighbouring rows share their zero columns. The planes of
 // several small images may lie one behind the other, neighbours sharing their zero rows, or side by side, pixel by pixel,
@@ -198,24 +204,18 @@ struct PlaneLayout {
   int64_t row = 0, image = 0, phase = 0, plane = 0, field = 0;  // strides in numbers
   int64_t images = 1;                                           // one behind the other
   int64_t beside = 1;                                           // side by side: so many numbers make a pixel
-  int64_t flat = 0;                                             // flat length of an output plane, row ends included
   int64_t row_stride = 1, column_stride = 1;
   std::vector<bool> read;  // whether any tap reads the phase
 
-  // Of most_images images as many as leave `flat` below most_flat, but as many each time; or `side_by_side` of them.
-  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, int64_t most_flat = 0, int64_t most_images = 1,
-              int64_t side_by_side = 1) {
+  // With `slack` numbers behind the last one that a tap reads, and phases of a multiple of `multiple` numbers.
+  PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, const Arrangement& arrangement = {}) {
     const Axis &r = shape.rows, &c = shape.columns;
+    images = arrangement.behind;
     row_stride = r.stride;
     column_stride = c.stride;
-    beside = side_by_side;
+    beside = arrangement.beside;
     row = distance(c, shape.size) * beside;
     image = distance(r, shape.size) * row;
-    flat = (r.out - 1) * row + c.out * beside;
-    const int64_t fitting = std::max<int64_t>(1, (most_flat - flat) / image + 1);
-    const int64_t times = std::max<int64_t>(1, (most_images + fitting - 1) / fitting);
-    images = std::max<int64_t>(1, (most_images + times - 1) / times);
-    flat += (images - 1) * image;
     const int64_t rows = (r.reach(shape.size) + r.stride - 1) / r.stride;
     phase =
         ((images - 1) * image + rows * row + c.reach(shape.size) * beside + slack + multiple - 1) / multiple * multiple;
@@ -242,8 +242,6 @@ struct PlaneLayout {
   }
 
   int64_t all_images() const { return images * beside; }
-  // Of some images, not all.
-  int64_t flat_of(int64_t count) const { return flat - (images - (count + beside - 1) / beside) * image; }
   // Calls function(first image, how many, where they lie) for those that lie side by side.
   template <typename Function>
   void for_each_image(int64_t count, Function function) const {
@@ -256,6 +254,82 @@ struct PlaneLayout {
     return phase_of(r, c) * phase + r / row_stride * row + c / column_stride * beside;
   }
 };
+
+// The order in which vectors take output pixels: as they lie in the planes, and what lies between two rows is computed for
+// nobody; or packed, each row right behind the one before it, and a vector in which rows end is loaded in several runs.
+struct PixelOrder {
+  static constexpr int kMostRuns = 4;
+
+  bool packed;
+  int64_t beside;                  // images
+  int64_t width;                   // of a row, in numbers
+  int64_t row, image;              // from one to the next in this order
+  int64_t last_image;              // numbers of the last one
+  int64_t plane_row, plane_image;  // from one to the next in a plane
+
+  // `one` is the layout of a single image.
+  PixelOrder(const ConvShape& shape, const PlaneLayout& one, const Arrangement& arrangement)
+      : packed(arrangement.packed), beside(arrangement.beside), width(shape.columns.out * beside),
+        row(packed ? width : one.row * beside), image(packed ? shape.rows.out * row : one.image * beside),
+        last_image((shape.rows.out - 1) * row + width), plane_row(one.row * beside), plane_image(one.image * beside) {}
+
+  // The most that a vector is loaded in.
+  int64_t runs(int64_t lanes) const {
+    if (!packed || width % lanes == 0) return 1;
+    return lanes % width == 0 ? lanes / width : (lanes - 2) / width + 2;
+  }
+  // How much longer a step of a vector takes for its runs, where it takes as long as so many multiply-adds without: a load
+  // across cache lines, which most of these are, as long as four (measured).
+  double cost(int64_t lanes, int64_t order, int64_t multiplies) const {
+    const double more = runs(lanes) == 1 ? 0 : static_cast<double>(lanes - 1) / static_cast<double>(width);
+    return 1 + more * static_cast<double>(4 * order) / static_cast<double>(multiplies);
+  }
+  // That the one from number `first` on is loaded in.
+  int64_t runs(int64_t first, int64_t lanes) const { return packed ? (first % width + lanes - 1) / width + 1 : 1; }
+  // Of some images.
+  int64_t numbers(int64_t images) const { return (images - 1) / beside * image + last_image; }
+  // In a plane.
+  int64_t place(int64_t number) const {
+    return packed ? number / image * plane_image + number % image / width * plane_row + number % width : number;
+  }
+};
+
+// Where the pixels of one vector lie in a plane. Lane l of run r lies at[r] + l from its beginning.
+template <typename T, int Runs>
+struct PixelRuns {
+  using V = typename Vector<T>::Aligned;
+  using Mask = decltype(V{} < V{});
+
+  int64_t at[Runs];
+  Mask behind[Runs];  // lanes of the run and of those behind it
+
+  PixelRuns() = default;
+  // Those from number `first` on; what lies behind number `last` is anything that can be read.
+  PixelRuns(const PixelOrder& order, int64_t first, int64_t last) {
+    int64_t lane = 0;
+    for (int run = 0; run < Runs; ++run) {
+      const int64_t number = std::min(first + lane, last);
+      at[run] = order.place(number) + first - number;
+      for (int l = 0; l < Vector<T>::lanes; ++l) behind[run][l] = l >= lane ? -1 : 0;
+      lane += order.width - (first + lane) % order.width;
+    }
+  }
+
+  __attribute__((always_inline)) V load(const T* from) const {
+    V value = Neighbours{}.load(from + at[0]);
+#pragma GCC unroll 4
+    for (int run = 1; run < Runs; ++run) value = behind[run] ? Neighbours{}.load(from + at[run]) : value;
+    return value;
+  }
+};
+
+// Calls function(integral_constant<int, runs>).
+template <int Runs = PixelOrder::kMostRuns, typename Function>
+void with_runs(int64_t runs, Function function) {
+  if constexpr (Runs > 1)
+    if (runs < Runs) return with_runs<Runs - 1>(runs, function);
+  function(std::integral_constant<int, Runs>{});
+}
 
 constexpr int64_t kFewestBeside = 4;  // images: squares of numbers are transposed, from 4 × 4
 // Whether the kernels can lay images side by side: rows of pixels in both maps, no conversion of types, no stride.

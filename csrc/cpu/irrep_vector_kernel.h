@@ -3,7 +3,7 @@
 // guard and no includes.
 //
 // Vector lanes run over output pixels. A plane of the padded input is one flat row, so the |P| numbers of one orbit are
-// |P| unaligned vectors at constant offsets from the pixel.
+// |P| unaligned vectors at constant offsets from the pixel, or, where rows end within a vector, from those of its runs.
 
 constexpr int kAccumulators = kVectorRegisters >= 32 ? 24 : 12;  // leaves room for the operands
 
@@ -37,14 +37,30 @@ __attribute__((always_inline)) inline void keep_in_register(V& value) {
 #endif
 }
 
+// One step of a vector: its multiply-adds with so many fields, and as many as its butterflies take the time of.
+template <typename Group>
+constexpr int64_t multiplies_of_step(int64_t fields) {
+  int64_t multiplies = 6 * Group::table.order;
+  for (const Irrep& irrep : Group::table.irreps) multiplies += irrep.dim * irrep.dim * irrep.columns() * fields;
+  return multiplies;
+}
+
+// All lanes of a vector are neighbours.
+struct Neighbours {
+  template <typename T>
+  __attribute__((always_inline)) auto load(const T* from) const {
+    return static_cast<typename Vector<T>::Aligned>(*reinterpret_cast<const typename Vector<T>::Unaligned*>(from));
+  }
+};
+
 // Recursion, not loops: these arrays must become registers before the compiler unrolls loops.
-template <typename Group, int G = 0, typename V, typename T, typename Offset>
+template <typename Group, int G = 0, typename V, typename T, typename Offset, typename Pixels = Neighbours>
 __attribute__((always_inline)) inline void load_elements(V (&f)[Group::table.order], const T* from,
-                                                         const Offset& offset) {
+                                                         const Offset& offset, const Pixels& pixels = {}) {
   if constexpr (G < Group::table.order) {
-    f[G] = *reinterpret_cast<const typename Vector<T>::Unaligned*>(from + offset[G]);
+    f[G] = pixels.load(from + offset[G]);
     keep_in_register(f[G]);
-    load_elements<Group, G + 1>(f, from, offset);
+    load_elements<Group, G + 1>(f, from, offset, pixels);
   }
 }
 

@@ -102,9 +102,12 @@ class IrrepWgrad final : public IrrepWgradPlan {
  public:
   explicit IrrepWgrad(const IrrepWgradParams& params)
       : p_(params), s_(p_.shape), chunks_(chunks_of(s_)), parts_(parts_of(s_, chunks_)),
-        layout_(layout_of(params, (s_.batch + chunks_ - 1) / chunks_)), orbits_(orbits(s_)),
+        arrangement_(arrange((s_.batch + chunks_ - 1) / chunks_)),
+        layout_(s_, kMaxStretch * lanes, lanes, arrangement_),
+        pixels_(s_, {s_, kMaxStretch * lanes, lanes}, arrangement_), orbits_(orbits(s_)),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())) {
-    const int64_t vectors = (layout_.flat + lanes - 1) / lanes, stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
+    const int64_t vectors = vectors_of(pixels_.numbers(layout_.all_images()));
+    const int64_t stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
     stretch_ = (vectors + stretches - 1) / stretches * lanes;
     row_ = stretch_ + lanes;  // rows at a power of two would share cache sets
     dy_plane_ = stretches * stretch_ + lanes;
@@ -138,21 +141,25 @@ class IrrepWgrad final : public IrrepWgradPlan {
         images = count;
         layout_.for_each_image(count, [&](int64_t first, int64_t beside, int64_t at) {
           pad_planes<T, S>(shape, layout_, x_of(b + first, block, part), nullptr, p_.x_strides, beside, planes + at);
-          copy_gradient(b + first, block, beside, dy + at);
+          copy_gradient(b + first, block, beside, dy + first / layout_.beside * pixels_.image);
         });
         if (p_.x_scale)
           scale_planes(planes, static_cast<const S*>(p_.x_scale), part.fields, layout_.field, order, layout_.plane,
                        planes);
         if (p_.dy_scale)
           scale_planes(dy, static_cast<const S*>(p_.dy_scale), s_.out_fields, order * dy_plane_, order, dy_plane_, dy);
-        const int64_t flat = layout_.flat_of(count);
+        const int64_t numbers = pixels_.numbers(count);
         for (int64_t o = 0; o < s_.out_fields; ++o) {
           T* field = dy + o * order * dy_plane_;
-          transform_rows(field, Strided{dy_plane_}, flat, field, dy_plane_);
+          for (int64_t at = 0; at < numbers; at += lanes)
+            transform_vector(field + at, Strided{dy_plane_}, Neighbours{}, field + at, dy_plane_);
         }
         if (b + count < last) aim_at_image(b + count, block, part, prefetch);
-        for (int64_t start = 0; start < flat; start += stretch_)
-          add_stretch(part, planes + start, dy + start, forward_scratch.data(), sums, prefetch);
+        with_runs(pixels_.runs(lanes), [&](auto runs) {
+          for (int64_t start = 0; start < numbers; start += stretch_)
+            add_stretch<decltype(runs)::value>(part, planes, start, numbers - 1, dy + start, forward_scratch.data(),
+                                               sums, prefetch);
+        });
       }
     }
   }
@@ -227,19 +234,31 @@ class IrrepWgrad final : public IrrepWgradPlan {
   }
   int64_t most_fields() const { return (s_.in_fields + parts_ - 1) / parts_; }
 
-  // Images side by side where that leaves out pixels between rows, which are summed up like others.
-  static PlaneLayout layout_of(const IrrepWgradParams& params, int64_t images) {
+  static int64_t vectors_of(int64_t numbers) { return (numbers + lanes - 1) / lanes; }
+
+  // The one with the least work, of so many images: what lies between the rows is summed up like other numbers.
+  Arrangement arrange(int64_t images) const {
     constexpr int64_t most = kMaxStretch * lanes;
-    const auto vectors = [](const PlaneLayout& layout) {  // an image
-      const int64_t all = (layout.flat + lanes - 1) / lanes;
-      return static_cast<double>(all) / static_cast<double>(layout.all_images());
+    const PlaneLayout one(s_, most, lanes);
+    const int64_t multiplies = multiplies_of_step<Group>(s_.out_fields);
+    Arrangement best;
+    double least = std::numeric_limits<double>::infinity();  // vectors an image
+    const auto consider = [&](int64_t beside, double saving) {
+      for (bool packed : {false, true}) {
+        const PixelOrder pixels(s_, one, {1, beside, packed});
+        if (pixels.runs(lanes) > PixelOrder::kMostRuns || (beside > 1 && pixels.last_image > 2 * most)) continue;
+        // As many one behind the other as leave less than `most` numbers, but as many each time.
+        const int64_t fitting = std::max<int64_t>(1, (most - pixels.last_image) / pixels.image + 1);
+        const int64_t lines = std::max<int64_t>(1, images / beside), times = (lines + fitting - 1) / fitting;
+        const int64_t behind = (lines + times - 1) / times, all = behind * beside;
+        const double vectors = static_cast<double>(vectors_of(pixels.numbers(all)));
+        const double each = pixels.cost(lanes, order, multiplies) * vectors / static_cast<double>(all);
+        if (each < saving * least) best = {behind, beside, packed}, least = each;
+      }
     };
-    PlaneLayout best(params.shape, most, lanes, most, images);
-    if (!can_lie_beside<T, S>(params.shape, params.x_strides, params.dy_strides)) return best;
-    for (int64_t n = kFewestBeside; n <= std::min<int64_t>(images, lanes); n *= 2) {
-      const PlaneLayout beside(params.shape, most, lanes, most, images / n, n);
-      if (beside.flat <= 2 * most && vectors(beside) < 0.95 * vectors(best)) best = beside;
-    }
+    consider(1, 1);
+    if (can_lie_beside<T, S>(s_, p_.x_strides, p_.dy_strides))
+      for (int64_t n = kFewestBeside; n <= std::min<int64_t>(images, lanes); n *= 2) consider(n, 0.95);
     return best;
   }
 
@@ -260,21 +279,21 @@ class IrrepWgrad final : public IrrepWgradPlan {
     if (s_.groups > 1) return;
     int64_t calls = 0;  // of the micro-kernels in one image
     for (const Irrep& irrep : Group::table.irreps) calls += irrep.dim * irrep.columns() * blocks_of_fields();
-    calls *= (layout_.flat + stretch_ - 1) / stretch_ * blocks_of_steps(part);
+    calls *= (pixels_.numbers(layout_.all_images()) + stretch_ - 1) / stretch_ * blocks_of_steps(part);
     const Axis &r = s_.rows, &c = s_.columns;
     prefetch[0].aim(x_of(b, block, part), part.fields * s_.in_elements() * r.in * c.in, calls);
     prefetch[1].aim(static_cast<const S*>(p_.dy) + b * p_.dy_strides.batch, s_.out_fields * order * r.out * c.out,
                     calls);
   }
 
-  // Into flat planes whose numbers between the rows stay zero.
+  // Into planes in the order of pixels_, whose numbers between the rows stay zero.
   void copy_gradient(int64_t b, int64_t block, int64_t beside, T* to) const {
     const MapStrides& strides = p_.dy_strides;
     const int64_t from = b * strides.batch + block * s_.out_fields * strides.field;
     const S* dy = static_cast<const S*>(p_.dy) + from;
     const S* activated = p_.dy_activated ? static_cast<const S*>(p_.dy_activated) + from : nullptr;
     const Pixels all{0, s_.rows.out, 0, s_.columns.out};
-    const auto row_offset = [&](int64_t i) { return i * layout_.row; };
+    const auto row_offset = [&](int64_t i) { return i * pixels_.row; };
     if constexpr (std::is_same_v<T, S>)
       if (layout_.beside > 1)
         return copy_to_planes_beside(dy, activated, strides, s_.out_fields, order, all, beside, layout_.beside, to,
@@ -282,28 +301,36 @@ class IrrepWgrad final : public IrrepWgradPlan {
     copy_to_planes(dy, activated, strides, s_.out_fields, order, all, to, order * dy_plane_, dy_plane_, row_offset);
   }
 
-  void add_stretch(const Part& part, const T* planes, const T* dy_hat, T* forward, T* sums,
+  // The stretch that begins with number `start` of those up to `last`.
+  template <int Runs>
+  void add_stretch(const Part& part, const T* planes, int64_t start, int64_t last, const T* dy_hat, T* forward, T* sums,
                    LinePrefetch (&prefetch)[2]) const {
+    PixelRuns<T, Runs> pixels[kMaxStretch];
+    for (int64_t at = 0; at < stretch_; at += lanes) pixels[at / lanes] = {pixels_, start + at, last};
     for (int64_t block = 0; block < blocks_of_steps(part); ++block) {
       const int64_t first = first_step(part, block), count = first_step(part, block + 1) - first;
       for (int64_t i = 0; i < count; ++i) {
         const int64_t field = (first + i) / orbit_count_, orbit = (first + i) % orbit_count_;
-        transform_rows(planes + field * layout_.field, orbit_offset_.data() + orbit * order, stretch_,
-                       forward + i * order * row_, row_);
+        transform_stretch<Runs>(planes + field * layout_.field, orbit_offset_.data() + orbit * order, pixels,
+                                forward + i * order * row_);
       }
       multiply_steps(dy_hat, forward, count, sums + first * s_.out_fields, s_.out_fields * steps(part), prefetch);
     }
   }
 
-  template <typename Offset>
-  __attribute__((noinline)) static void transform_rows(const T* from, const Offset& offset, int64_t pixels, T* to,
-                                                       int64_t to_row) {
-    for (int64_t p = 0; p < pixels; p += lanes) {
-      Vec f[order];
-      load_elements<Group>(f, from + p, offset);
-      transform<Group>(f);
-      store_elements<Group>(f, to + p, to_row);
-    }
+  template <typename Offset, typename Pixels>
+  __attribute__((always_inline)) static void transform_vector(const T* from, const Offset& offset, const Pixels& pixels,
+                                                              T* to, int64_t to_row) {
+    Vec f[order];
+    load_elements<Group>(f, from, offset, pixels);
+    transform<Group>(f);
+    store_elements<Group>(f, to, to_row);
+  }
+
+  template <int Runs>
+  __attribute__((noinline)) void transform_stretch(const T* from, const int64_t* offset,
+                                                   const PixelRuns<T, Runs>* pixels, T* to) const {
+    for (int64_t at = 0; at < stretch_; at += lanes) transform_vector(from, offset, *pixels++, to + at, row_);
   }
 
   // Some steps against all output fields: sums[plane ψ̂[i'][j]][block of steps][output field][step]. The rows of x are read
@@ -336,7 +363,9 @@ class IrrepWgrad final : public IrrepWgradPlan {
   const IrrepWgradParams p_;
   const ConvShape& s_;
   int64_t chunks_, parts_;  // of the batch, of the input's fields
+  Arrangement arrangement_;
   PlaneLayout layout_;
+  PixelOrder pixels_;
   std::vector<Orbit> orbits_;
   std::vector<int64_t> orbit_offset_;
   int64_t orbit_count_;

@@ -191,7 +191,12 @@ int main() {
       {true, 1, 1, 1, 7, 8, 8, 4, 2, 1, 1, 1, ElementsLast},
       {false, 1, 1, 2, 3, 5, 41, 1, 2, 0, 1, 1, Rows},
       {false, 1, 1, 2, 3, 6, 70, 3, 2, 1, 1, 1, Rows},
-      // Small images lie one behind the other or side by side, crossing rows or not; wgrad cuts the input's fields from 32 on.
+      // Many output fields, rows that end within vectors.
+      {false, 5, 1, 2, 40, 13, 13, 5, 1, 2, 1, 1, Rows},
+      {false, 4, 1, 1, 48, 9, 15, 3, 2, 0, 1, 1, FieldsLast},
+      {false, 3, 1, 1, 50, 6, 27, 3, 1, 0, 1, 1, ElementsLast},
+      {true, 9, 1, 1, 64, 7, 7, 3, 1, 1, 1, 1, Rows, 2, false},
+      // Small images lie one behind the other or side by side; wgrad cuts the input's fields from 32 on.
       {false, 17, 1, 2, 3, 5, 4, 3, 1, 1, 1, 1, Rows},
       {false, 19, 1, 2, 3, 7, 6, 3, 2, 1, 1, 1, FieldsLast, 1, false, true},
       {true, 17, 2, 1, 5, 5, 5, 3, 1, 1, 1, 1, ElementsLast},
