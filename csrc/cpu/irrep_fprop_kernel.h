@@ -334,13 +334,10 @@ class IrrepFprop final : public IrrepFpropPlan {
     for (int64_t first = 0; first < steps_; first += block_steps_) {
       const int64_t steps = std::min(block_steps_, steps_ - first);
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        for (int v = 0; v < kMicroTile; ++v) {
-          const int64_t start = (first_tile + tile) * micro_pixels + v * lanes;
-          with_runs(pixels_.runs(start, lanes), [&](auto runs) {
-            const PixelRuns<T, decltype(runs)::value> pixels(pixels_, start, last_number);
-            forward_transform(planes, pixels, first, steps, buffer + v * lanes);
-          });
-        }
+        const int64_t start = (first_tile + tile) * micro_pixels;
+        with_runs(std::max(pixels_.runs(start, lanes), pixels_.runs(start + lanes, lanes)), [&](auto runs) {
+          forward_transform<decltype(runs)::value>(planes, start, last_number, first, steps, buffer);
+        });
         for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
           prefetch();
           const Call& call = calls_[i];
@@ -350,20 +347,24 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // X̂[plane][step] of one vector of pixels.
+  // X̂[plane][step][pixel] of the micro-tile that begins with number `start` of those up to `last`.
   template <int Runs>
-  __attribute__((noinline)) void forward_transform(const T* planes, const PixelRuns<T, Runs>& pixels_of_vector,
-                                                   int64_t first, int64_t steps, T* to) const {
-    const PixelRuns<T, Runs> pixels = pixels_of_vector;  // in registers: `to` might be anywhere
+  __attribute__((noinline)) void forward_transform(const T* planes, int64_t start, int64_t last, int64_t first,
+                                                   int64_t steps, T* to) const {
+    static_assert(kMicroTile == 2);
+    const PixelRuns<T, Runs> pixels[] = {{pixels_, start, last}, {pixels_, start + lanes, last}};
     const int64_t count = static_cast<int64_t>(orbits_.size());
     const T* field = planes + first / count * layout_.field;
     int64_t orbit = first % count;
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t* offset = orbit_offset_.data() + orbit * order;
-      Vec f[order];
-      load_elements<Group>(f, field, offset, pixels);
-      transform<Group>(f);
-      store_elements<Group>(f, to, plane_);
+#pragma GCC unroll 4
+      for (int v = 0; v < kMicroTile; ++v) {
+        Vec f[order];
+        load_elements<Group>(f, field, offset, pixels[v]);
+        transform<Group>(f);
+        store_elements<Group>(f, to + v * lanes, plane_);
+      }
       to += micro_pixels;
       if (++orbit == count) orbit = 0, field += layout_.field;
     }
