@@ -104,11 +104,14 @@ class SpatialFilterPool2d(_SpatialPool2d):
             sigma: σ, in pixels; the filter has k = 2·round(3σ) + 1 taps a side.
             stride: in pixels.
             padding: in pixels; k // 2 by default.
+
+        Raises:
+            TypeError, ValueError: naming the argument: a sigma that is not positive and finite.
         """
         if not isinstance(sigma, Real) or not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive and finite, got {sigma!r}")
         radius = round(3 * sigma)
-        bell = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(-radius, radius + 1)]
+        bell = [math.exp(-((i / sigma) ** 2) / 2) for i in range(-radius, radius + 1)]
         rows = [[one * other / sum(bell) ** 2 for other in bell] for one in bell]
         return cls(rows, stride, radius if padding is None else padding)
 

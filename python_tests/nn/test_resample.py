@@ -52,6 +52,15 @@ def test_upsampling_is_torchs(mode, factor, size):
     assert torch.allclose(nn.SpatialUpsample2d(factor, mode)(x), want, rtol=0, atol=1e-12)
 
 
+def test_gaussian_of_any_width():
+    """Its taps by the equation, and one tap for a σ whose square is 0 in float64."""
+    bell = torch.exp(-(torch.arange(-4, 5).double() ** 2) / (2 * 1.3**2))
+    want = bell[:, None] * bell / bell.sum() ** 2
+    got = torch.tensor(nn.SpatialFilterPool2d.gaussian(1.3).taps, dtype=torch.float64)
+    assert torch.allclose(got, want, rtol=0, atol=1e-15)
+    assert nn.SpatialFilterPool2d.gaussian(1e-200).taps == [[1.0]]
+
+
 @pytest.mark.parametrize("call, error_type, message", [
     (lambda: nn.SpatialFilterPool2d([[1, 2], [1]]), ValueError, "taps must be k rows of k numbers, got rows of [2, 1]"),
     (lambda: nn.SpatialFilterPool2d([]), ValueError, "taps must be k rows of k numbers, got rows of []"),
