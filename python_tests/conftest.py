@@ -12,6 +12,11 @@ from gconv_ext import ops
 GROUPS = ["C1", "C2", "C4", "D1", "D2", "D4"]
 
 
+def pytest_collectstart(collector):
+    if isinstance(collector, pytest.Module):  # the data that a module draws while it is imported
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
