@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -7,6 +8,10 @@
 #include <vector>
 
 #include "irrep_plan.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace gconv::cpu {
 

@@ -1,48 +1,33 @@
-// irrep fprop, in two forms. Included after irrep_planes_kernel.h and irrep_multiply_kernel.h, in the same namespace.
+// irrep fprop. Included after irrep_planes_kernel.h and irrep_multiply_kernel.h, in the same namespace.
 //
-//   buffered   the butterflies of a block of (field, orbit) steps go to a buffer that stays in a near cache; each irrep is
-//              then a matrix product over that buffer
-//   direct     few output fields: butterflies in registers, used at once, no buffer
-//
-// Both do the same operations in the same order for every pixel, so they agree to the bit.
-
-template <typename Group>
-constexpr bool takes_direct_form(int64_t out_fields) {
-  // While one pass covers all fields: a second one repeats the butterflies, and has measured slower than the buffer.
-  constexpr int most[] = {direct_columns<Group, 1>(), direct_columns<Group, 2>()};
-  for (int columns : most)
-    if (columns && out_fields > columns) return false;
-  return true;
-}
+// A tile of pixels goes through a block of (field, orbit) steps in several micro-kernels, each for some output fields. With
+// few of these there is one: butterflies in registers, used at once. Otherwise the first leaves their results in a buffer
+// for the others. All do the same operations in the same order for every pixel, so that they agree to the bit.
 
 // S is the type in memory, T the type of the arithmetic.
 template <typename S, typename Group>
 class IrrepFprop final : public IrrepFpropPlan {
   using T = accumulate_t<S>;
   using Vec = typename Vector<T>::Aligned;
-  static constexpr int lanes = Vector<T>::lanes, order = Group::table.order, micro_pixels = kMicroTile * lanes;
+  static constexpr int lanes = Vector<T>::lanes, order = Group::table.order;
+  static constexpr int vectors = tile_vectors<Group>(), tile_pixels = vectors * lanes;
 
  public:
   explicit IrrepFprop(const IrrepFpropParams& params)
       : p_(params), s_(p_.shape), orbits_(orbits(s_)), in_banks_(p_.relax_input ? p_.banks : 1),
         columns_(s_.out_fields * (p_.relax_input ? 1 : p_.banks)),
-        steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())),
-        direct_(steps_ == 0 || takes_direct_form<Group>(columns_)), arrangement_(arrange()),
-        layout_(s_, micro_pixels, lanes, arrangement_), pixels_(s_, {s_, micro_pixels, lanes}, arrangement_),
+        steps_(in_banks_ * s_.in_fields * static_cast<int64_t>(orbits_.size())), arrangement_(arrange()),
+        layout_(s_, tile_pixels, lanes, arrangement_), pixels_(s_, {s_, tile_pixels, lanes}, arrangement_),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)) {
-    // With few output fields the buffer, the weights of its steps and the sums of one micro-tile stay in the first-level cache:
-    // from the second, butterflies take twice as long. With many, long blocks save reloading the sums.
-    const int64_t step_bytes = order * kMicroTile * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
-    const int64_t fitting = (kNearCache - columns_ * step_bytes) / (step_bytes + weight_bytes);
-    const int64_t most = fitting >= kFewestSteps ? fitting : kMostSteps, blocks = (steps_ + most - 1) / most;
+    const int64_t step_bytes = order * vectors * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
+    const int64_t most = std::max<int64_t>(1, kBufferBytes / step_bytes), blocks = (steps_ + most - 1) / most;
     block_steps_ = blocks ? (steps_ + blocks - 1) / blocks : 0;  // equal blocks: a short one hardly repays its calls
-    plane_ = block_steps_ * micro_pixels + lanes;                // planes at a power of two would share cache sets
-    // Sums of several micro-tiles are kept, so that each plane of the result is written in long runs; and where the weights
-    // are too many for the second-level cache, they are read once for all these micro-tiles.
+    // Sums of several tiles are kept, so that each plane of the result is written in long runs; and where the weights are
+    // too many for the second-level cache, they are read once for all these tiles.
     const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
-    tile_sums_ = columns_ * order * micro_pixels;
+    tile_sums_ = columns_ * order * tile_pixels;
     macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
-    together_ = direct_ ? kDirectTiles : weights_stay ? 1 : macro_tile_;
+    together_ = weights_stay ? 1 : macro_tile_;
     if (!p_.transformed_weight) transformed_.reset(new T[transformed_numbers()]);
     T* next = const_cast<T*>(static_cast<const T*>(transformed_weight()));  // written only where it is ours
     for (int64_t block = 0; block < s_.groups; ++block) add_block(next);
@@ -107,7 +92,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     // Those of x, then, relaxed on the input, w_l · x for each bank.
     const int64_t planes_of_x = s_.in_fields * layout_.field;
     Scratch<T> planes_scratch((p_.relax_input ? in_banks_ + 1 : 1) * planes_of_x);
-    Scratch<T> buffer_scratch(direct_ ? 0 : order * plane_), sums_scratch(macro_tile_ * tile_sums_);
+    Scratch<T> buffer_scratch(block_steps_ * order * tile_pixels), sums_scratch(macro_tile_ * tile_sums_);
     Scratch<T> rows_scratch(order * stage_row());
     T *planes = planes_scratch.data(), *sums = sums_scratch.data();
     const T* read = planes + (p_.relax_input ? planes_of_x : 0);
@@ -129,18 +114,14 @@ class IrrepFprop final : public IrrepFpropPlan {
                        order, layout_.plane, planes + (1 + bank) * planes_of_x);
       }
       padded = stack;
-      Prefetch prefetch = plan_prefetch(b + images, tiles);
+      Prefetch prefetch;
+      aim_at_image(prefetch, b + images, tiles);
       for (int64_t tile = part * tiles / parts, last = (part + 1) * tiles / parts; tile < last; tile += macro_tile_) {
         const int64_t count = std::min(macro_tile_, last - tile);
-        for (int64_t m = 0; m < count; m += together_) {
-          const int64_t together = std::min(together_, count - m);
-          aim_at_results(prefetch, b, block, tile + m);
-          if (direct_)
-            run_direct(block, read, tile + m, together, sums + m * tile_sums_, prefetch);
-          else
-            run_buffered(block, read, tile + m, together, numbers - 1, buffer_scratch.data(), sums + m * tile_sums_,
-                         prefetch);
-        }
+        aim_at_results(prefetch, b, block, tile, count);
+        for (int64_t m = 0; m < count; m += together_)
+          multiply_tiles(block, read, tile + m, std::min(together_, count - m), numbers - 1, buffer_scratch.data(),
+                         sums + m * tile_sums_, prefetch);
         find_segments(tile, count, numbers, segments);
         write(b, block, images, count, segments, sums, rows_scratch.data());
       }
@@ -148,27 +129,19 @@ class IrrepFprop final : public IrrepFpropPlan {
   }
 
  private:
-  static constexpr int64_t kNearCache = 40 << 10;  // of the 48 KB that hold everything a block of steps touches
-  static constexpr int64_t kFarCache = 2 << 20;
-  static constexpr int64_t kFewestSteps = 16, kMostSteps = 144;  // of a block
-  static constexpr int64_t kDirectTiles = 2;
+  // The buffer is less than half of a first-level cache, which weights and planes go through as well.
+  static constexpr int64_t kBufferBytes = 18 << 10, kFarCache = 2 << 20;
   static constexpr int64_t kWeightSlices = 8;  // of the input fields, for threads to share
 
   // Of the output fields.
   int64_t lane_blocks() const { return (s_.out_fields + lanes - 1) / lanes; }
 
-  // One micro-kernel call on every block of steps: an irrep, a column i' of it, some output fields.
+  // One micro-kernel call on every block of steps: some of the irreps, some output fields.
   struct Call {
-    Multiply<T> kernel;
-    MultiplyLayout layout;
+    MultiplyPlanes<T> from_planes;  // of the first call
+    MultiplyBuffer<T> from_buffer;
     const T* w;  // of the first step
-    int64_t w_step;
-  };
-  struct DirectCall {
-    Direct<T> kernel;
-    const T* w;
-    int64_t first;
-    int rows;
+    int64_t w_step, y;
   };
   // Where Ψ̂[plane] of an output field goes: to + step · stride.
   struct Target {
@@ -181,13 +154,13 @@ class IrrepFprop final : public IrrepFpropPlan {
     int64_t from, to, count;
   };
 
-  static int64_t tiles_of(int64_t numbers) { return (numbers + micro_pixels - 1) / micro_pixels; }
+  static int64_t tiles_of(int64_t numbers) { return (numbers + tile_pixels - 1) / tile_pixels; }
 
   // The one with the least work. Of a small image the last tile is mostly empty, and tiles that are not packed compute what
   // lies between the rows, too. Images one behind the other fill tiles; side by side their rows are longer, but they are
   // transposed on the way in and out.
   Arrangement arrange() const {
-    const PlaneLayout one(s_, micro_pixels, lanes);
+    const PlaneLayout one(s_, tile_pixels, lanes);
     const int64_t image_bytes =
         s_.in_fields * s_.in_elements() * one.image * one.row_stride * one.column_stride * sizeof(T);
     const int64_t most = std::min(p_.most_images, kFarCache / 2 / std::max<int64_t>(1, image_bytes));
@@ -201,8 +174,7 @@ class IrrepFprop final : public IrrepFpropPlan {
         const PixelOrder pixels(s_, one, other);
         const int64_t images = behind * beside, stacks = (s_.batch + images - 1) / images * s_.groups;
         const int64_t most_stacks = (stacks + threads - 1) / threads;  // of a thread
-        if (packed && (direct_ ? pixels.width % micro_pixels != 0 : pixels.runs(lanes) > PixelOrder::kMostRuns))
-          continue;
+        if (pixels.runs(lanes) > PixelOrder::kMostRuns) continue;
         const double tiles = static_cast<double>(threads * most_stacks * tiles_of(pixels.numbers(images)));
         const double each = pixels.cost(lanes, order, multiplies) * tiles / static_cast<double>(all);
         if (each < saving * least) best = other, least = each;
@@ -211,181 +183,141 @@ class IrrepFprop final : public IrrepFpropPlan {
     consider(1, 1, 1);
     for (int64_t n = 2; n <= most; ++n) consider(n, 1, 0.95);
     if (can_lie_beside<T, S>(s_, p_.x_strides, p_.y_strides))
-      for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, micro_pixels); n *= 2) consider(1, n, 0.9);
+      for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, tile_pixels); n *= 2) consider(1, n, 0.9);
     return best;
   }
 
   // Calls of a block of fields, and where its weights go.
   void add_block(T*& next) {
     targets_.resize(targets_.size() + order * columns_);
-    Target* targets = &targets_[targets_.size() - order * columns_];  // [plane][field]
-    if (direct_) {
-      add_direct_calls<1>(targets, next);
-      add_direct_calls<2>(targets, next);
-    } else {
-      add_calls(targets, next);
-    }
+    add_calls<0>(&targets_[targets_.size() - order * columns_], next);
   }
 
-  // Weights in the order that the micro-kernels read: [irrep][column i'][fields][step][j][field].
+  // Weights in the order that the micro-kernels read: [part][fields][step][column of an irrep][j][field]; targets are
+  // [plane][field].
+  template <int Part>
   void add_calls(Target* targets, T*& next) {
-    const int64_t fields = columns_;
-    for (const Irrep& irrep : Group::table.irreps)
-      for (int i = 0; i < irrep.columns(); ++i) {
-        const int64_t blocks = (fields + max_columns(irrep.dim) - 1) / max_columns(irrep.dim);
-        for (int64_t block = 0; block < blocks; ++block) {
-          const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
-          Call call{multiply_for<T>(irrep, columns), {}, next, irrep.dim * columns};
-          MultiplyLayout& a = call.layout;
-          for (int r = 0; r < 2; ++r)
-            for (int j = 0; j < 2; ++j) a.plane[r][j] = irrep.plane[r][j] * plane_;
-          a.y_offset = (first * order + irrep.plane[0][i]) * micro_pixels;
-          a.y_row = irrep.dim == 1 ? 0 : (irrep.plane[1][i] - irrep.plane[0][i]) * micro_pixels;
-          a.y_column = order * micro_pixels;
-          calls_.push_back(call);
-          for (int64_t o = 0; o < columns; ++o)
-            for (int j = 0; j < irrep.dim; ++j)
-              targets[irrep.plane[i][j] * fields + first + o] = {next + j * columns + o, call.w_step};
-          next += steps_ * call.w_step;
-        }
-      }
-  }
-
-  // [fields][step][irrep][column i'][j][field], for the irreps of one dimension.
-  template <int Dim>
-  void add_direct_calls(Target* targets, T*& next) {
-    constexpr int most = direct_columns<Group, Dim>();
-    if constexpr (most > 0) {
+    if constexpr (Part < kernel_parts<Group>()) {
+      constexpr int most = kernel_fields<Group, Part>();
       const int64_t fields = columns_, blocks = (fields + most - 1) / most;
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
-        const int64_t stride = plane_count<Group, Dim>() * columns;
-        direct_calls_.push_back({direct_for<T, Group, Dim>(columns), next, first, direct_rows<Group, Dim>()});
+        const int64_t step = kernel_planes<Group, Part>() * columns;
+        calls_.push_back({blocks * kernel_parts<Group>() > 1 ? multiply_planes_for<T, Group, true>(columns)
+                                                             : multiply_planes_for<T, Group, false>(columns),
+                          multiply_buffer_for<T, Group, Part>(columns), next, step, first * order * tile_pixels});
         T* to = next;
-        for (const Irrep& irrep : Group::table.irreps)
-          if (irrep.dim == Dim)
-            for (int i = 0; i < irrep.columns(); ++i)
-              for (int j = 0; j < Dim; ++j, to += columns)
-                for (int64_t o = 0; o < columns; ++o)
-                  targets[irrep.plane[i][j] * fields + first + o] = {to + o, stride};
-        next += steps_ * stride;
-      }
-    }
-  }
-
-  // Image `next` is fetched while the ones before it are computed.
-  Prefetch plan_prefetch(int64_t next, int64_t tiles) const {
-    Prefetch prefetch;
-    const MapStrides &xs = p_.x_strides, &ys = p_.y_strides;
-    const int64_t area = s_.rows.in * s_.columns.in;
-    int64_t calls = 0;  // of the prefetch in one tile
-    if (direct_) {
-      for (const DirectCall& call : direct_calls_) calls += kMicroTile / call.rows * in_banks_ * s_.in_fields;
-      calls = std::max<int64_t>(1, calls / s_.groups);
-    } else {
-      calls = (steps_ + block_steps_ - 1) / block_steps_ * static_cast<int64_t>(calls_.size()) / s_.groups;
-    }
-    if (s_.groups == 1 && xs.column == 1 && next < s_.batch)
-      prefetch.x.aim(static_cast<const S*>(p_.x) + next * xs.batch, s_.in_fields * s_.in_elements() * area,
-                     tiles * calls);
-    if (ys.column == 1 && layout_.beside == 1) {
-      prefetch.y_plane = ys.element * sizeof(S);
-      prefetch.y_lines = micro_pixels * sizeof(S) / LinePrefetch::line + 1;
-      prefetch.y_quota = (s_.out_fields * order + calls) / calls;
-    }
-    return prefetch;
-  }
-
-  void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t tile) const {
-    if (prefetch.y_quota == 0) return;
-    const int64_t start = tile * micro_pixels, image = start / pixels_.image, column = start % pixels_.row;
-    const int64_t row = std::min(start % pixels_.image / pixels_.row, s_.rows.out - 1);
-    const S* y =
-        static_cast<const S*>(p_.y) + (b + image) * p_.y_strides.batch + block * s_.out_fields * p_.y_strides.field;
-    prefetch.y = reinterpret_cast<const char*>(y + row * p_.y_strides.row + std::min(column, s_.columns.out));
-    prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * p_.y_strides.field);
-  }
-
-  void run_direct(int64_t block, const T* planes, int64_t first, int64_t tiles, T* sums, Prefetch& prefetch) const {
-    DirectArguments<T> a;
-    a.fields = in_banks_ * s_.in_fields;
-    a.field_stride = layout_.field;
-    a.orbits = static_cast<int64_t>(orbits_.size());
-    a.orbit_offset = orbit_offset_.data();
-    a.y_column = order * micro_pixels;
-    a.y_plane = micro_pixels;
-    a.prefetch = &prefetch;
-    const int64_t calls = static_cast<int64_t>(direct_calls_.size()) / s_.groups;
-    for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
-      const DirectCall& call = direct_calls_[i];
-      a.w = call.w;
-      for (int64_t tile = 0; tile < tiles; ++tile)
-        for (int v = 0; v < kMicroTile; v += call.rows) {
-          a.x = planes + pixels_.place((first + tile) * micro_pixels) + v * lanes;
-          a.y = sums + tile * tile_sums_ + call.first * order * micro_pixels + v * lanes;
-          call.kernel(a);
+        for (int c = first_irrep_column<Group, Part>(); c < last_irrep_column<Group, Part>(); ++c) {
+          const IrrepColumn column = irrep_columns<Group>()[c];
+          for (int j = 0; j < column.irrep.dim; ++j, to += columns)
+            for (int64_t o = 0; o < columns; ++o)
+              targets[column.irrep.plane[column.i][j] * fields + first + o] = {to + o, step};
         }
+        next += steps_ * step;
+      }
+      add_calls<Part + 1>(targets, next);
     }
   }
 
-  void run_buffered(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, int64_t last_number, T* buffer,
-                    T* sums, Prefetch& prefetch) const {
-    const int64_t calls = static_cast<int64_t>(calls_.size()) / s_.groups;
+  // Of the prefetch in one tile: at the end of every input field, and before the calls that read the buffer.
+  int64_t prefetch_calls() const {
+    const int64_t blocks = block_steps_ ? (steps_ + block_steps_ - 1) / block_steps_ : 1;
+    return std::max<int64_t>(1,
+                             in_banks_ * s_.in_fields + blocks * (static_cast<int64_t>(calls_.size()) / s_.groups - 1));
+  }
+
+  // Image `next` is fetched while the ones before it are computed,
+  void aim_at_image(Prefetch& prefetch, int64_t next, int64_t tiles) const {
+    if (s_.groups == 1 && p_.x_strides.column == 1 && next < s_.batch)
+      prefetch.x.aim(static_cast<const S*>(p_.x) + next * p_.x_strides.batch,
+                     s_.in_fields * s_.in_elements() * s_.rows.in * s_.columns.in, tiles * prefetch_calls());
+  }
+
+  // and where `count` tiles will be written.
+  void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t tile, int64_t count) const {
+    const MapStrides& ys = p_.y_strides;
+    if (ys.column != 1 || layout_.beside > 1) return;
+    const int64_t start = tile * tile_pixels, image = start / pixels_.image, column = start % pixels_.row;
+    const int64_t row = std::min(start % pixels_.image / pixels_.row, s_.rows.out - 1);
+    const S* y = static_cast<const S*>(p_.y) + (b + image) * ys.batch + block * s_.out_fields * ys.field;
+    const int64_t planes = s_.out_fields * order, calls = count * prefetch_calls();
+    prefetch.y = reinterpret_cast<const char*>(y + row * ys.row + std::min(column, s_.columns.out));
+    prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * ys.field);
+    prefetch.y_plane = ys.element * sizeof(S);
+    prefetch.y_line = 0;
+    prefetch.y_lines = count * tile_pixels * sizeof(S) / LinePrefetch::line + 1;
+    prefetch.y_quota = (planes * prefetch.y_lines + calls - 1) / calls;
+  }
+
+  void multiply_tiles(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, int64_t last_number, T* buffer,
+                      T* sums, Prefetch& prefetch) const {
+    const int64_t count = static_cast<int64_t>(orbits_.size()), calls = static_cast<int64_t>(calls_.size()) / s_.groups;
+    const Call* const begin = calls_.data() + block * calls;
+    const PlaneSteps plane_steps{orbit_offset_.data(), orbit_offset_.data() + count * order, layout_.field};
+    if (steps_ == 0) std::fill_n(sums, tiles * tile_sums_, T(0));
     for (int64_t first = 0; first < steps_; first += block_steps_) {
       const int64_t steps = std::min(block_steps_, steps_ - first);
+      const T* field = planes + first / count * layout_.field;
+      const int64_t* offset = plane_steps.orbit_offset + first % count * order;
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t start = (first_tile + tile) * micro_pixels;
-        with_runs(std::max(pixels_.runs(start, lanes), pixels_.runs(start + lanes, lanes)), [&](auto runs) {
-          forward_transform<decltype(runs)::value>(planes, start, last_number, first, steps, buffer);
-        });
-        for (int64_t i = block * calls; i < (block + 1) * calls; ++i) {
+        const int64_t start = (first_tile + tile) * tile_pixels;
+        T* y = sums + tile * tile_sums_;
+        const Call* call = begin;
+        if (pixels_.runs(start, tile_pixels) == 1) {
+          call->from_planes(plane_steps, field + pixels_.place(start), offset, buffer, prefetch,
+                            call->w + first * call->w_step, steps, y + call->y, first == 0);
+          ++call;
+        } else {
+          int64_t runs = 1;
+          for (int v = 0; v < vectors; ++v) runs = std::max(runs, pixels_.runs(start + v * lanes, lanes));
+          with_runs(runs, [&](auto n) {
+            forward_transform<decltype(n)::value>(field, start, last_number, offset, plane_steps, steps, buffer);
+          });
+        }
+        for (; call != begin + calls; ++call) {
           prefetch();
-          const Call& call = calls_[i];
-          call.kernel(call.layout, buffer, call.w + first * call.w_step, steps, sums + tile * tile_sums_, first == 0);
+          call->from_buffer(buffer, call->w + first * call->w_step, steps, y + call->y, first == 0);
         }
       }
     }
   }
 
-  // X̂[plane][step][pixel] of the micro-tile that begins with number `start` of those up to `last`.
+  // X̂[step][plane][pixel] of the tile that begins with number `start` of those up to `last`.
   template <int Runs>
-  __attribute__((noinline)) void forward_transform(const T* planes, int64_t start, int64_t last, int64_t first,
-                                                   int64_t steps, T* to) const {
-    static_assert(kMicroTile == 2);
-    const PixelRuns<T, Runs> pixels[] = {{pixels_, start, last}, {pixels_, start + lanes, last}};
-    const int64_t count = static_cast<int64_t>(orbits_.size());
-    const T* field = planes + first / count * layout_.field;
-    int64_t orbit = first % count;
+  __attribute__((noinline)) void forward_transform(const T* field, int64_t start, int64_t last, const int64_t* offset,
+                                                   const PlaneSteps& plane_steps, int64_t steps, T* to) const {
+    PixelRuns<T, Runs> pixels[vectors];
+    for (int v = 0; v < vectors; ++v) pixels[v] = {pixels_, start + v * lanes, last};
     for (int64_t step = 0; step < steps; ++step) {
-      const int64_t* offset = orbit_offset_.data() + orbit * order;
 #pragma GCC unroll 4
-      for (int v = 0; v < kMicroTile; ++v) {
+      for (int v = 0; v < vectors; ++v) {
         Vec f[order];
         load_elements<Group>(f, field, offset, pixels[v]);
         transform<Group>(f);
-        store_elements<Group>(f, to + v * lanes, plane_);
+        store_elements<Group>(f, to + v * lanes, tile_pixels);
       }
-      to += micro_pixels;
-      if (++orbit == count) orbit = 0, field += layout_.field;
+      to += order * tile_pixels;
+      offset += order;
+      if (offset == plane_steps.orbit_end) offset = plane_steps.orbit_offset, field += layout_.field;
     }
   }
 
-  // Row of the staged planes of one output field, in numbers; not a power of two, see plane_.
-  int64_t stage_row() const { return macro_tile_ * micro_pixels + lanes; }
+  // Row of the staged planes of one output field, in numbers; at a power of two they would share cache sets.
+  int64_t stage_row() const { return macro_tile_ * tile_pixels + lanes; }
 
-  // y[o, g] of kMicroTile vectors of pixels from its sums: inverse transform, sum over the banks, bias and ReLU.
+  // y[o, g] of vectors vectors of pixels from its sums: inverse transform, sum over the banks, bias and ReLU.
   __attribute__((always_inline)) void finish(const T* sums, int64_t o, const S* bias, T* to, int64_t row) const {
-    for (int v = 0; v < kMicroTile; ++v) {
+    for (int v = 0; v < vectors; ++v) {
       Vec f[order];
-      load_elements<Group>(f, sums + o * order * micro_pixels + v * lanes, Strided{micro_pixels});
+      load_elements<Group>(f, sums + o * order * tile_pixels + v * lanes, Strided{tile_pixels});
       transpose_transform<Group>(f);
       if (p_.relaxed_weight && !p_.relax_input) {
         const S* w = static_cast<const S*>(p_.relaxed_weight);
         for (int g = 0; g < order; ++g) f[g] *= T(widen(w[g]));
         for (int64_t bank = 1; bank < p_.banks; ++bank) {
           Vec next[order];
-          load_elements<Group>(next, sums + (bank * s_.out_fields + o) * order * micro_pixels + v * lanes,
-                               Strided{micro_pixels});
+          load_elements<Group>(next, sums + (bank * s_.out_fields + o) * order * tile_pixels + v * lanes,
+                               Strided{tile_pixels});
           transpose_transform<Group>(next);
           for (int g = 0; g < order; ++g) f[g] += next[g] * T(widen(w[bank * order + g]));
         }
@@ -402,7 +334,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   void find_segments(int64_t tile, int64_t count, int64_t numbers, std::vector<Segment>& segments) const {
     segments.clear();
     const MapStrides& ys = p_.y_strides;
-    const int64_t start = tile * micro_pixels, end = std::min(start + count * micro_pixels, numbers);
+    const int64_t start = tile * tile_pixels, end = std::min(start + count * tile_pixels, numbers);
     int64_t image = start / pixels_.image, row = start % pixels_.image / pixels_.row;
     for (;; ++row) {
       if (row >= s_.rows.out) row = 0, ++image;
@@ -421,7 +353,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // Writes `tiles` micro-tiles of pixels.
+  // Writes `tiles` tiles of pixels.
   __attribute__((noinline)) void write(int64_t b, int64_t block, int64_t images, int64_t tiles,
                                        const std::vector<Segment>& segments, T* sums, T* rows) const {
     const MapStrides& ys = p_.y_strides;
@@ -433,9 +365,9 @@ class IrrepFprop final : public IrrepFpropPlan {
         const auto write_tiles = [&](auto n) {
           auto segment = segments.begin();
           for (int64_t m = 0; m < tiles; ++m) {
-            const int64_t start = m * micro_pixels, end = start + micro_pixels;
+            const int64_t start = m * tile_pixels, end = start + tile_pixels;
             for (int64_t o = 0; o < s_.out_fields; ++o)
-              finish(sums, o, bias, sums + o * order * micro_pixels, micro_pixels);
+              finish(sums, o, bias, sums + o * order * tile_pixels, tile_pixels);
             for (; segment != segments.end() && segment->from < end; ++segment) {
               const int64_t from = std::max(start, segment->from), last = segment->from + segment->count;
               const int64_t to = segment->to + (from - segment->from) * ys.column;
@@ -449,7 +381,7 @@ class IrrepFprop final : public IrrepFpropPlan {
       }
     }
     for (int64_t o = 0; o < s_.out_fields; ++o, y += ys.field) {
-      for (int64_t m = 0; m < tiles; ++m) finish(sums + m * tile_sums_, o, bias, rows + m * micro_pixels, stage_row());
+      for (int64_t m = 0; m < tiles; ++m) finish(sums + m * tile_sums_, o, bias, rows + m * tile_pixels, stage_row());
       for (int g = 0; g < order; ++g)
         for (const Segment& segment : segments) {
           const T* numbers = rows + g * stage_row() + segment.from;
@@ -482,7 +414,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     }
   }
 
-  // A segment of a micro-tile, [plane][pixel], to pixels of numbers.
+  // A segment of a tile, [plane][pixel], to pixels of numbers.
   template <int N>
   void write_pixels(const T* tile, const PixelFormat& format, const Segment& segment, T* y) const {
     const int64_t column = p_.y_strides.column, end = segment.from + segment.count;
@@ -492,8 +424,8 @@ class IrrepFprop final : public IrrepFpropPlan {
       const int stop = static_cast<int>(std::min<int64_t>(N, end - first));
       for (int64_t l = 0; l < format.lines; ++l)
         for_each_block<N>(format.count, [&](int64_t k) {
-          Square<T, N>::copy(tile + (l * format.line_plane + k * format.plane) * micro_pixels + first,
-                             format.plane * micro_pixels, line + l * format.line + k, column, begin, stop);
+          Square<T, N>::copy(tile + (l * format.line_plane + k * format.plane) * tile_pixels + first,
+                             format.plane * tile_pixels, line + l * format.line + k, column, begin, stop);
         });
     }
   }
@@ -503,15 +435,13 @@ class IrrepFprop final : public IrrepFpropPlan {
   std::vector<Orbit> orbits_;
   int64_t in_banks_, columns_;  // banks side by side in the input; output fields, with the banks that lie there
   int64_t steps_;               // (field, orbit) pairs: the inner dimension of every matrix product
-  bool direct_;
   Arrangement arrangement_;
   PlaneLayout layout_;
   PixelOrder pixels_;
   std::vector<int64_t> orbit_offset_;
-  int64_t macro_tile_, together_, tile_sums_;  // micro-tiles kept, and computed together; numbers of the sums of one
-  int64_t block_steps_, plane_;                // steps in the buffer; numbers between its planes
+  int64_t macro_tile_, together_, tile_sums_;  // tiles kept, and computed together; numbers of the sums of one
+  int64_t block_steps_;                        // steps in the buffer
   std::vector<Call> calls_;                    // [block of fields][call]
-  std::vector<DirectCall> direct_calls_;
-  std::vector<Target> targets_;  // [block of fields][plane][field]
+  std::vector<Target> targets_;                // [block of fields][plane][field]
   std::unique_ptr<T[]> transformed_;
 };

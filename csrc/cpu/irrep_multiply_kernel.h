@@ -1,247 +1,259 @@
-// The inner loops of irrep fprop: matrix products whose lanes are pixels. Included after irrep_vector_kernel.h, in the
-// same namespace.
+// The inner loops of irrep fprop: matrix products whose lanes are pixels. Included after irrep_planes_kernel.h, in the same
+// namespace.
+//
+// A micro-kernel adds up steps for some output fields and keeps their sums in registers. The first one of a tile takes the
+// numbers of each step from the planes through the butterflies, multiplies them while they are in registers, and leaves
+// them in a buffer for the others.
 //
 // Exactness rests on two things here: both rows of an irrep take the same sequence of multiply-adds (for the complex type
 // first against wr, then against wi), and every pixel goes through the same instructions wherever tile borders fall.
 
-// Vectors of pixels.
-constexpr int kMicroTile = 2;
-constexpr int max_columns(int dim) { return kAccumulators / (kMicroTile * dim); }  // output fields a micro-kernel
-
-// Where the operands of one micro-kernel lie.
-struct MultiplyLayout {
-  int64_t plane[2][2];  // offsets of x's (row, j)
-  int64_t y_offset, y_row, y_column;
+// One column i' of an irrep: what it needs of X̂ is all of the irrep's planes.
+struct IrrepColumn {
+  Irrep irrep;
+  int i;
 };
-
-// y[row][column] += Σ_step Σ_j x[step][row][j] · w[step][j][column] on kMicroTile vectors of pixels; `first` starts
-// from zero. What differs from call to call comes in registers: a structure just written would be waited for.
-template <typename T, int Dim, bool ComplexType, int Columns>
-void multiply(const MultiplyLayout& layout, const T* from, const T* __restrict__ w, int64_t steps, T* to, bool first) {
-  using V = typename Vector<T>::Aligned;
-  constexpr int lanes = Vector<T>::lanes;
-  constexpr int Rows = kMicroTile;
-  V sum[Dim][Columns][Rows];
-  const MultiplyLayout a = layout;
-  T* y = to + a.y_offset;
-  if (first) {
-#pragma GCC unroll 16
-    for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 16
-      for (int o = 0; o < Columns; ++o)
-#pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) sum[i][o][r] = V{};
-  } else {
-#pragma GCC unroll 16
-    for (int o = 0; o < Columns; ++o, y += a.y_column)
-#pragma GCC unroll 16
-      for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) sum[i][o][r] = *reinterpret_cast<const V*>(y + i * a.y_row + r * lanes);
-  }
-
-  const T* x[Dim][Dim];
-#pragma GCC unroll 16
-  for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 16
-    for (int j = 0; j < Dim; ++j) x[i][j] = from + a.plane[i][j];
-#pragma GCC unroll 2  // counting takes ports of the multipliers
-  for (int64_t at = 0, end = steps * Rows * lanes; at < end; at += Rows * lanes, w += Dim * Columns) {
-#pragma GCC unroll 16
-    for (int j = 0; j < Dim; ++j) {
-      V value[Dim][Rows];
-#pragma GCC unroll 16
-      for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) value[i][r] = *reinterpret_cast<const V*>(x[i][j] + at + r * lanes);
-#pragma GCC unroll 16
-      for (int o = 0; o < Columns; ++o) {
-        const T weight = w[j * Columns + o];
-#pragma GCC unroll 16
-        for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 16
-          for (int r = 0; r < Rows; ++r) {
-            if (ComplexType && i == 1 && j == 1)
-              sum[i][o][r] -= value[i][r] * weight;
-            else
-              sum[i][o][r] += value[i][r] * weight;
-          }
-      }
-    }
-  }
-  y = to + a.y_offset;
-  asm("" : "+r"(y));  // or the compiler keeps a pointer per field alive across the loop
-#pragma GCC unroll 16
-  for (int o = 0; o < Columns; ++o, y += a.y_column)
-#pragma GCC unroll 16
-    for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) *reinterpret_cast<V*>(y + i * a.y_row + r * lanes) = sum[i][o][r];
+template <typename Group>
+constexpr int irrep_column_count() {
+  int count = 0;
+  for (const Irrep& irrep : Group::table.irreps) count += irrep.columns();
+  return count;
 }
-
-// The micro-kernel for a number of output fields.
-template <typename T>
-using Multiply = void (*)(const MultiplyLayout&, const T*, const T*, int64_t, T*, bool);
-
-template <typename T, int Dim, bool ComplexType, int Columns = max_columns(Dim)>
-Multiply<T> multiply_for(int64_t columns) {
-  if constexpr (Columns > 0)
-    return columns == Columns ? multiply<T, Dim, ComplexType, Columns>
-                              : multiply_for<T, Dim, ComplexType, Columns - 1>(columns);
-  return nullptr;
-}
-
-template <typename T>
-Multiply<T> multiply_for(const Irrep& irrep, int64_t columns) {
-  return irrep.dim == 1       ? multiply_for<T, 1, false>(columns)
-         : irrep.complex_type ? multiply_for<T, 2, true>(columns)
-                              : multiply_for<T, 2, false>(columns);
-}
-
-// Spreads the fetching of the next image, and of the lines that this tile's results go to, over the micro-kernels.
-struct Prefetch {
-  LinePrefetch x;
-  const char *y = nullptr, *y_end = nullptr;
-  int64_t y_plane = 0, y_lines = 0, y_quota = 0;
-
-  void operator()() {
-    x();
-    for (int64_t i = 0; i < y_quota && y < y_end; ++i, y += y_plane)
-      for (int64_t l = 0; l < y_lines; ++l) __builtin_prefetch(y + l * LinePrefetch::line, 1, 2);
-  }
-};
-
-// Recursion over irreps and their columns i', not loops: the sums must stay in registers.
-template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0,
-          typename V, int Order, int Planes>
-__attribute__((always_inline)) inline void direct_irreps(const V (&f)[Rows][Order], const T* __restrict__ w,
-                                                         V (&sum)[Planes][Columns][Rows]) {
-  if constexpr (Index < Group::table.irrep_count) {
-    constexpr Irrep irrep = Group::table.irreps[Index];
-    if constexpr (irrep.dim != Dim || I == irrep.columns()) {
-      direct_irreps<T, Group, Dim, Columns, Rows, Index + 1, 0, Plane>(f, w, sum);
-    } else {
-#pragma GCC unroll 32
-      for (int j = 0; j < Dim; ++j)
-#pragma GCC unroll 32
-        for (int o = 0; o < Columns; ++o) {
-          const T weight = w[(Plane + j) * Columns + o];
-#pragma GCC unroll 32
-          for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 32
-            for (int r = 0; r < Rows; ++r) {
-              V& to = sum[Plane + i][o][r];
-              if (irrep.complex_type && i == 1 && j == 1)
-                to -= f[r][irrep.plane[i][j]] * weight;
-              else
-                to += f[r][irrep.plane[i][j]] * weight;
-            }
-        }
-      direct_irreps<T, Group, Dim, Columns, Rows, Index, I + 1, Plane + Dim>(f, w, sum);
-    }
-  }
-}
-
-template <typename T, typename Group, int Dim, int Columns, int Rows, int Index = 0, int I = 0, int Plane = 0,
-          typename V, int Planes>
-__attribute__((always_inline)) inline void direct_store(const V (&sum)[Planes][Columns][Rows], int o, T* y,
-                                                        int64_t y_plane) {
-  if constexpr (Index < Group::table.irrep_count) {
-    constexpr Irrep irrep = Group::table.irreps[Index];
-    if constexpr (irrep.dim != Dim || I == irrep.columns()) {
-      direct_store<T, Group, Dim, Columns, Rows, Index + 1, 0, Plane>(sum, o, y, y_plane);
-    } else {
-#pragma GCC unroll 32
-      for (int i = 0; i < Dim; ++i)
-#pragma GCC unroll 32
-        for (int r = 0; r < Rows; ++r)
-          *reinterpret_cast<V*>(y + irrep.plane[i][I] * y_plane + r * Vector<T>::lanes) = sum[Plane + i][o][r];
-      direct_store<T, Group, Dim, Columns, Rows, Index, I + 1, Plane + Dim>(sum, o, y, y_plane);
-    }
-  }
-}
-
-// The irreps of one dimension, computed without a buffer: butterflies in registers, used at once.
-template <typename Group, int Dim>
-constexpr int plane_count() {
-  int planes = 0;
+template <typename Group>
+constexpr auto irrep_columns() {
+  std::array<IrrepColumn, irrep_column_count<Group>()> columns{};
+  int count = 0;
   for (const Irrep& irrep : Group::table.irreps)
-    if (irrep.dim == Dim) planes += irrep.dim * irrep.columns();
+    for (int i = 0; i < irrep.columns(); ++i) columns[count++] = {irrep, i};
+  return columns;
+}
+
+// Vectors of pixels in a tile. A weight of an irrep of two rows serves two multiply-adds a vector, others one; two are as
+// many as loads can follow.
+template <typename Group>
+constexpr int tile_vectors() {
+  for (const Irrep& irrep : Group::table.irreps)
+    if (irrep.dim > 1 && kVectorRegisters >= 32) return 1;
+  return 2;
+}
+
+// A micro-kernel takes all columns of irreps where there are registers enough, else one.
+template <typename Group>
+constexpr int kernel_parts() {
+  return kVectorRegisters >= 32 ? 1 : irrep_column_count<Group>();
+}
+// The columns of a part.
+template <typename Group, int Part>
+constexpr int first_irrep_column() {
+  return kernel_parts<Group>() == 1 ? 0 : Part;
+}
+template <typename Group, int Part>
+constexpr int last_irrep_column() {
+  return kernel_parts<Group>() == 1 ? irrep_column_count<Group>() : Part + 1;
+}
+// The planes of the result that they give, and for how many output fields at most.
+template <typename Group, int Part>
+constexpr int kernel_planes() {
+  int planes = 0;
+  for (int at = first_irrep_column<Group, Part>(); at < last_irrep_column<Group, Part>(); ++at)
+    planes += irrep_columns<Group>()[at].irrep.dim;
+  return planes;
+}
+template <typename Group, int Part>
+constexpr int kernel_fields() {
+  return kAccumulators / (kernel_planes<Group, Part>() * tile_vectors<Group>());
+}
+
+// The planes of X̂ that some columns of irreps need, as a mask.
+template <typename Group>
+constexpr unsigned planes_read(int at, int last) {
+  unsigned planes = 0;
+  for (; at < last; ++at) {
+    const Irrep irrep = irrep_columns<Group>()[at].irrep;
+    for (int row = 0; row < irrep.dim; ++row)
+      for (int j = 0; j < irrep.dim; ++j) planes |= 1u << irrep.plane[row][j];
+  }
   return planes;
 }
 
-template <typename Group, int Dim>
-constexpr int direct_rows() {  // vectors of pixels
-  return plane_count<Group, Dim>() >= 4 ? 1 : 2;
-}
+// Spreads the fetching of the next image, and of the lines that results go to, over the steps.
+struct Prefetch {
+  LinePrefetch x;
+  const char *y = nullptr, *y_end = nullptr;  // planes of the result
+  int64_t y_plane = 0, y_lines = 0, y_line = 0, y_quota = 0;
 
-template <typename Group, int Dim>
-constexpr int direct_columns() {  // output fields
-  return plane_count<Group, Dim>() ? kAccumulators / (plane_count<Group, Dim>() * direct_rows<Group, Dim>()) : 0;
-}
-
-template <typename T>
-struct DirectArguments {
-  const T* x;
-  int64_t fields, field_stride, orbits;
-  const int64_t* orbit_offset;  // [orbit][g]
-  const T* w;                   // [step][irrep][i'][j][field]
-  T* y;
-  int64_t y_column, y_plane;
-  Prefetch* prefetch;
+  void operator()() {
+    x();
+    for (int64_t i = 0; i < y_quota && y < y_end; ++i) {
+      __builtin_prefetch(y + y_line * LinePrefetch::line, 1, 2);
+      if (++y_line == y_lines) y_line = 0, y += y_plane;
+    }
+  }
 };
 
-template <typename T, typename Group, int Dim, int Columns>
-void direct(const DirectArguments<T>& arguments) {
-  using V = typename Vector<T>::Aligned;
-  using Unaligned = typename Vector<T>::Unaligned;
-  constexpr int lanes = Vector<T>::lanes, order = Group::table.order, Rows = direct_rows<Group, Dim>();
-  constexpr int Planes = plane_count<Group, Dim>();
-  const DirectArguments<T> a = arguments;
-  V sum[Planes][Columns][Rows];
+// sum[plane][field][vector] += Σ_j f[vector][row, j] · w[j][field] for the columns of irreps from `At` to `Last`. Recursion,
+// not loops: the sums must stay in registers.
+template <typename T, typename Group, int At, int Last, int Fields, int Plane = 0, typename V, int Vectors, int Order,
+          int Planes>
+__attribute__((always_inline)) inline void multiply_step(const V (&f)[Vectors][Order], const T* __restrict__ w,
+                                                         V (&sum)[Planes][Fields][Vectors]) {
+  if constexpr (At < Last) {
+    constexpr Irrep irrep = irrep_columns<Group>()[At].irrep;
 #pragma GCC unroll 32
-  for (int p = 0; p < Planes; ++p)
+    for (int j = 0; j < irrep.dim; ++j)
 #pragma GCC unroll 32
-    for (int o = 0; o < Columns; ++o)
+      for (int o = 0; o < Fields; ++o) {
+        const T weight = w[(Plane + j) * Fields + o];
 #pragma GCC unroll 32
-      for (int r = 0; r < Rows; ++r) sum[p][o][r] = V{};
+        for (int row = 0; row < irrep.dim; ++row)
+#pragma GCC unroll 32
+          for (int v = 0; v < Vectors; ++v) {
+            V& to = sum[Plane + row][o][v];
+            if (irrep.complex_type && row == 1 && j == 1)
+              to -= f[v][irrep.plane[row][j]] * weight;
+            else
+              to += f[v][irrep.plane[row][j]] * weight;
+          }
+      }
+    multiply_step<T, Group, At + 1, Last, Fields, Plane + irrep.dim>(f, w, sum);
+  }
+}
 
-  // One loop over all steps: with a loop per field the compiler keeps the sums in memory between fields.
-  const T* field = a.x;
-  const T* __restrict__ w = a.w;
-  const T* const end = w + a.fields * a.orbits * Planes * Columns;
-  const int64_t* offset = a.orbit_offset;
-  const int64_t* const last = offset + a.orbits * order;
-  while (w < end) {
-    V f[Rows][order];
+// Calls function(sum, where it is kept) for each sum, y being [field][plane][vector].
+template <typename T, typename Group, int At, int Last, int Fields, int Plane = 0, typename V, int Vectors, int Planes,
+          typename Function>
+__attribute__((always_inline)) inline void for_each_sum(V (&sum)[Planes][Fields][Vectors], T* y, Function function) {
+  if constexpr (At < Last) {
+    constexpr IrrepColumn column = irrep_columns<Group>()[At];
 #pragma GCC unroll 32
-    for (int r = 0; r < Rows; ++r) {
+    for (int o = 0; o < Fields; ++o)
 #pragma GCC unroll 32
-      for (int g = 0; g < order; ++g) f[r][g] = *reinterpret_cast<const Unaligned*>(field + offset[g] + r * lanes);
-      transform<Group>(f[r]);
+      for (int row = 0; row < column.irrep.dim; ++row)
+#pragma GCC unroll 32
+        for (int v = 0; v < Vectors; ++v)
+          function(sum[Plane + row][o][v],
+                   y + ((o * Group::table.order + column.irrep.plane[row][column.i]) * Vectors + v) * Vector<T>::lanes);
+    for_each_sum<T, Group, At + 1, Last, Fields, Plane + column.irrep.dim>(sum, y, function);
+  }
+}
+
+// Where the numbers of the steps lie in the planes: at the offsets of each orbit in turn, then in the next field.
+struct PlaneSteps {
+  const int64_t* orbit_offset;  // [orbit][g]
+  const int64_t* orbit_end;
+  int64_t field;  // from one to the next
+};
+
+// Takes steps from the planes and, if they are to be kept, leaves them in the buffer, [step][plane][vector].
+template <typename T, typename Group, bool Keep>
+struct FromPlanes {
+  using V = typename Vector<T>::Aligned;
+  static constexpr int order = Group::table.order, vectors = tile_vectors<Group>(), lanes = Vector<T>::lanes;
+
+  PlaneSteps steps;
+  const T* field;
+  const int64_t* offset;
+  T* buffer;
+  Prefetch& prefetch;
+
+  template <unsigned Planes>
+  __attribute__((always_inline)) void next(V (&f)[vectors][order]) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      load_elements<Group>(f[v], field + v * lanes, offset);
+      transform<Group>(f[v]);
+      if (Keep) store_elements<Group>(f[v], buffer + v * lanes, vectors * lanes);
     }
-    direct_irreps<T, Group, Dim, Columns, Rows>(f, w, sum);
-    w += Planes * Columns;
+    buffer += order * vectors * lanes;
     offset += order;
-    if (offset == last) {
-      offset = a.orbit_offset;
-      field += a.field_stride;
-      (*a.prefetch)();
+    if (offset == steps.orbit_end) {
+      offset = steps.orbit_offset;
+      field += steps.field;
+      prefetch();
     }
   }
-  T* y = a.y;
-#pragma GCC unroll 32
-  for (int o = 0; o < Columns; ++o, y += a.y_column) direct_store<T, Group, Dim, Columns, Rows>(sum, o, y, a.y_plane);
+};
+
+template <typename T, typename Group>
+struct FromBuffer {
+  using V = typename Vector<T>::Aligned;
+  static constexpr int order = Group::table.order, vectors = tile_vectors<Group>(), lanes = Vector<T>::lanes;
+
+  const T* buffer;
+
+  template <unsigned Planes>
+  __attribute__((always_inline)) void next(V (&f)[vectors][order]) {
+    load<Planes>(f);
+    buffer += order * vectors * lanes;
+  }
+
+ private:
+  template <unsigned Planes, int G = 0>
+  __attribute__((always_inline)) void load(V (&f)[vectors][order]) {
+    if constexpr (G < order) {
+      if constexpr (Planes >> G & 1)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) {
+          f[v][G] = *reinterpret_cast<const V*>(buffer + (G * vectors + v) * lanes);
+          keep_in_register(f[v][G]);
+        }
+      load<Planes, G + 1>(f);
+    }
+  }
+};
+
+// y[field][plane] += Σ_step X̂[step] · w[step][column of an irrep][j][field]; `first` starts from zero.
+template <typename T, typename Group, int Part, int Fields, typename Source>
+__attribute__((always_inline)) inline void multiply(Source source, const T* __restrict__ w, int64_t steps, T* y,
+                                                    bool first) {
+  using V = typename Vector<T>::Aligned;
+  constexpr int At = first_irrep_column<Group, Part>(), Last = last_irrep_column<Group, Part>();
+  constexpr int Planes = kernel_planes<Group, Part>();
+  V sum[Planes][Fields][tile_vectors<Group>()];
+  if (first)
+    for_each_sum<T, Group, At, Last, Fields>(sum, y, [](V& each, T*) { each = V{}; });
+  else
+    for_each_sum<T, Group, At, Last, Fields>(sum, y, [](V& each, T* at) { each = *reinterpret_cast<const V*>(at); });
+#pragma GCC unroll 2  // counting takes ports of the multipliers
+  for (const T* const end = w + steps * Planes * Fields; w != end; w += Planes * Fields) {
+    V f[tile_vectors<Group>()][Group::table.order];
+    source.template next<planes_read<Group>(At, Last)>(f);
+    multiply_step<T, Group, At, Last, Fields>(f, w, sum);
+  }
+  asm("" : "+r"(y));  // or the compiler keeps a pointer per field alive across the loop
+  for_each_sum<T, Group, At, Last, Fields>(sum, y, [](const V& each, T* at) { *reinterpret_cast<V*>(at) = each; });
+}
+
+// What differs from call to call comes in registers: a structure just written would be waited for.
+template <typename T, typename Group, bool Keep, int Fields>
+void multiply_planes(const PlaneSteps& planes, const T* field, const int64_t* offset, T* buffer, Prefetch& prefetch,
+                     const T* w, int64_t steps, T* y, bool first) {
+  multiply<T, Group, 0, Fields>(FromPlanes<T, Group, Keep>{planes, field, offset, buffer, prefetch}, w, steps, y,
+                                first);
+}
+template <typename T, typename Group, int Part, int Fields>
+void multiply_buffer(const T* buffer, const T* w, int64_t steps, T* y, bool first) {
+  multiply<T, Group, Part, Fields>(FromBuffer<T, Group>{buffer}, w, steps, y, first);
 }
 
 template <typename T>
-using Direct = void (*)(const DirectArguments<T>&);
+using MultiplyPlanes = void (*)(const PlaneSteps&, const T*, const int64_t*, T*, Prefetch&, const T*, int64_t, T*,
+                                bool);
+template <typename T>
+using MultiplyBuffer = void (*)(const T*, const T*, int64_t, T*, bool);
 
-template <typename T, typename Group, int Dim, int Columns = direct_columns<Group, Dim>()>
-Direct<T> direct_for(int64_t columns) {
-  if constexpr (Columns > 0) {
-    if (columns == Columns) return direct<T, Group, Dim, Columns>;
-    return direct_for<T, Group, Dim, Columns - 1>(columns);
-  }
+// The micro-kernels for a number of output fields.
+template <typename T, typename Group, bool Keep, int Fields = kernel_fields<Group, 0>()>
+MultiplyPlanes<T> multiply_planes_for(int64_t fields) {
+  if constexpr (Fields > 0)
+    return fields == Fields ? multiply_planes<T, Group, Keep, Fields>
+                            : multiply_planes_for<T, Group, Keep, Fields - 1>(fields);
+  return nullptr;
+}
+template <typename T, typename Group, int Part, int Fields = kernel_fields<Group, Part>()>
+MultiplyBuffer<T> multiply_buffer_for(int64_t fields) {
+  if constexpr (Fields > 0)
+    return fields == Fields ? multiply_buffer<T, Group, Part, Fields>
+                            : multiply_buffer_for<T, Group, Part, Fields - 1>(fields);
   return nullptr;
 }

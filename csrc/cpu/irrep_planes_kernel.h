@@ -56,6 +56,16 @@ __attribute__((always_inline)) inline T masked(T gradient, T activated) {
   return activated <= 0 ? T{} : gradient;  // of numbers and of vectors
 }
 
+// To the lanes of a mask, the next numbers in memory; other lanes of `to` stay.
+template <typename T>
+__attribute__((always_inline)) inline void expand(T* to, const T* from, const T* activated, uint32_t lanes) {
+  if constexpr (kExpands) {
+    typename Vector<T>::Aligned value = load_expanded(from, lanes);
+    if (activated) value = masked<typename Vector<T>::Aligned>(value, load_expanded(activated, lanes));
+    store_lanes(to, value, lanes);
+  }
+}
+
 template <typename To, typename From>
 void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const From* __restrict__ activated,
                      int64_t n) {
@@ -68,6 +78,49 @@ void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const F
   }
   for (; i < n; ++i) to[i] = masked<To>(widen(from[i]), widen(activated[i]));
 }
+
+// Rows in memory, one right behind the other, and in a plane, where they lie apart: for each vector of the plane the lanes
+// that belong to a row, and where the first of them lies in memory.
+class RowGaps {
+ public:
+  RowGaps() = default;
+  // Of rows `distance` apart in a plane; `lead` lanes of the first vector come before them.
+  RowGaps(int64_t rows, int64_t width, int64_t distance, int64_t lead, int64_t lanes) : lead_(lead), lanes_(lanes) {
+    const int64_t vectors = (lead + (rows - 1) * distance + width + lanes - 1) / lanes;
+    if (!kExpands || rows < 1 || vectors > kMostVectors) return;
+    parts_.resize(vectors, {0, -1});
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t at = lead + i * distance, end = at + width; at < end;) {
+        Part& part = parts_[at / lanes];
+        const int64_t lane = at % lanes, count = std::min(lanes - lane, end - at);
+        if (part.from < 0) part.from = static_cast<int32_t>(i * width + width - (end - at));
+        part.lanes |= ((uint32_t{1} << count) - 1) << lane;
+        at += count;
+      }
+  }
+
+  explicit operator bool() const { return !parts_.empty(); }
+
+  // Copies them; `to` is the first number of the first row. What lies between the rows stays.
+  template <typename T>
+  void copy(T* to, const T* from, const T* activated) const {
+    to -= lead_;
+    for (const Part& part : parts_) {
+      if (part.lanes) expand(to, from + part.from, activated ? activated + part.from : nullptr, part.lanes);
+      to += lanes_;
+    }
+  }
+
+ private:
+  struct Part {
+    uint32_t lanes;  // a mask
+    int32_t from;
+  };
+  static constexpr int64_t kMostVectors = 1024;  // of images so large, rows are long enough to be copied one by one
+
+  std::vector<Part> parts_;
+  int64_t lead_ = 0, lanes_ = 0;
+};
 
 // Calls function(integral_constant<int, N>) with the largest power of two N from 4 to the lanes of a vector that is no
 // larger than `most`, and says whether there is one.
@@ -107,11 +160,22 @@ struct Pixels {
 
 // Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane.
 // With `activated` (or nullptr), which lies like the image, see masked().
+// `gaps`, if there are any, are those of just these rows.
 template <typename T, typename S, typename RowOffset>
 void copy_to_planes(const S* image, const S* activated, const MapStrides& strides, int64_t fields, int64_t elements,
-                    const Pixels& pixels, T* planes, int64_t to_field, int64_t to_plane, RowOffset row_offset) {
+                    const Pixels& pixels, const RowGaps& gaps, T* planes, int64_t to_field, int64_t to_plane,
+                    RowOffset row_offset) {
   if (pixels.first >= pixels.last) return;
   if constexpr (std::is_same_v<T, S>) {
+    if (gaps && strides.column == 1 && strides.row == pixels.last - pixels.first) {
+      T* to = planes + row_offset(pixels.first_row) + pixels.first;
+      for (int64_t field = 0; field < fields; ++field)
+        for (int64_t element = 0; element < elements; ++element) {
+          const int64_t from = field * strides.field + element * strides.element;
+          gaps.copy(to + field * to_field + element * to_plane, image + from, activated ? activated + from : nullptr);
+        }
+      return;
+    }
     const PixelFormat format = pixel_format(strides, fields, elements);
     // Fields and elements as one line need planes of equal distance.
     const bool lies_so = format.lines && (format.plane != 1 || to_field == elements * to_plane);
@@ -206,6 +270,7 @@ struct PlaneLayout {
   int64_t beside = 1;                                           // side by side: so many numbers make a pixel
   int64_t row_stride = 1, column_stride = 1;
   std::vector<bool> read;  // whether any tap reads the phase
+  RowGaps gaps;            // of an image, where all of it lies in one phase
 
   // With `slack` numbers behind the last one that a tap reads, and phases of a multiple of `multiple` numbers.
   PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, const Arrangement& arrangement = {}) {
@@ -230,6 +295,11 @@ struct PlaneLayout {
         read[phase_of(at.row, at.column)] = true;
     }
     field = (shape.in_elements() + zeros) * plane;  // a plane of zeros for the taps that read nothing else
+    const auto reads_all = [&](const Axis& axis) {
+      return axis.padding >= 0 && axis.reach(shape.size) >= axis.in + axis.padding;
+    };
+    if (row_stride == 1 && column_stride == 1 && beside == 1 && reads_all(r) && reads_all(c))
+      gaps = RowGaps(r.in, c.in, row, offset(r.padding, c.padding) % multiple, multiple);
   }
 
   // From a line of pixels to the next, in pixels of one phase.
@@ -251,6 +321,7 @@ struct PlaneLayout {
   // Of a position among the zeros.
   int64_t phase_of(int64_t r, int64_t c) const { return r % row_stride * column_stride + c % column_stride; }
   int64_t offset(int64_t r, int64_t c) const {
+    if (row_stride == 1 && column_stride == 1) return r * row + c * beside;
     return phase_of(r, c) * phase + r / row_stride * row + c / column_stride * beside;
   }
 };
@@ -366,8 +437,8 @@ void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* imag
                                    layout.beside, planes + c.padding * layout.beside, layout.field, layout.plane,
                                    row_offset);
   if (c.stride == 1)
-    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding,
-                          layout.field, layout.plane, row_offset);
+    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, layout.gaps,
+                          planes + c.padding, layout.field, layout.plane, row_offset);
   // Every stride-th pixel of a row lies in the same phase.
   struct Run {
     int64_t from, to, count;

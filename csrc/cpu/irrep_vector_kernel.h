@@ -72,6 +72,30 @@ __attribute__((always_inline)) inline void store_elements(const V (&f)[Group::ta
   }
 }
 
+// Whether the processor spreads neighbours in memory over the lanes of a mask.
+#if defined(__x86_64__)
+constexpr bool kExpands = kVectorBytes == 64;
+#else
+constexpr bool kExpands = false;
+#endif
+
+// Lane by lane of the mask the next number in memory, and 0 in other lanes.
+template <typename T>
+__attribute__((always_inline)) inline auto load_expanded(const T* from, uint32_t lanes) {
+  if constexpr (std::is_same_v<T, double>)
+    return static_cast<typename Vector<T>::Aligned>(_mm512_maskz_expandloadu_pd(static_cast<uint8_t>(lanes), from));
+  else
+    return static_cast<typename Vector<T>::Aligned>(_mm512_maskz_expandloadu_ps(static_cast<uint16_t>(lanes), from));
+}
+
+template <typename T, typename V>
+__attribute__((always_inline)) inline void store_lanes(T* to, const V& value, uint32_t lanes) {
+  if constexpr (std::is_same_v<T, double>)
+    _mm512_mask_storeu_pd(to, static_cast<uint8_t>(lanes), value);
+  else
+    _mm512_mask_storeu_ps(to, static_cast<uint16_t>(lanes), value);
+}
+
 // Offsets of elements at a constant distance.
 struct Strided {
   int64_t stride;

@@ -8,6 +8,10 @@
 
 #include "irrep_plan.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace gconv::cpu {
 
 namespace baseline {

@@ -105,6 +105,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
         arrangement_(arrange((s_.batch + chunks_ - 1) / chunks_)),
         layout_(s_, kMaxStretch * lanes, lanes, arrangement_),
         pixels_(s_, {s_, kMaxStretch * lanes, lanes}, arrangement_), orbits_(orbits(s_)),
+        dy_gaps_(s_.rows.out, s_.columns.out, pixels_.row, 0, lanes),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())) {
     const int64_t vectors = vectors_of(pixels_.numbers(layout_.all_images()));
     const int64_t stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
@@ -298,7 +299,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
       if (layout_.beside > 1)
         return copy_to_planes_beside(dy, activated, strides, s_.out_fields, order, all, beside, layout_.beside, to,
                                      order * dy_plane_, dy_plane_, row_offset);
-    copy_to_planes(dy, activated, strides, s_.out_fields, order, all, to, order * dy_plane_, dy_plane_, row_offset);
+    copy_to_planes(dy, activated, strides, s_.out_fields, order, all, dy_gaps_, to, order * dy_plane_, dy_plane_,
+                   row_offset);
   }
 
   // The stretch that begins with number `start` of those up to `last`.
@@ -367,6 +369,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
   PlaneLayout layout_;
   PixelOrder pixels_;
   std::vector<Orbit> orbits_;
+  RowGaps dy_gaps_;
   std::vector<int64_t> orbit_offset_;
   int64_t orbit_count_;
   int64_t stretch_, row_, dy_plane_;  // pixels in a stretch; numbers between the rows of X̂ and between the planes of dŷ
