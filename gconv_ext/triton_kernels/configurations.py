@@ -35,7 +35,7 @@ def irrep_fprop(order: int, in_fields: int, out_fields: int, bits: int, crowded:
         return Tile(64, _fitting(out_fields, 32), 16, 8 if crowded or out_fields > 16 else 4, 3)
     tile = _fitting(out_fields, 64)
     if tile == 16:
-        return Tile(64, 16, 16, 4, 3)
+        return Tile(64, 16, 16, 8 if wide and crowded else 4, 3)
     if not hopper:
         return Tile(64, 32, 16, 8, 3) if crowded else Tile(64, tile, 16, 8, 3)
     return Tile(128 if tile == 64 and not crowded else 64, tile, _fitting(in_fields, 32), 8 if crowded or tile == 64 else 4, 3)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from interpreter import needs_interpreter
 
 from gconv_ext import nn, ops, triton_kernels
 from gconv_ext.contraction import contract
 
+pytestmark = needs_interpreter
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16] if GPU else [torch.float32]

@@ -4,9 +4,11 @@ float32 and float16 alone and is slow, so that there each group meets a few of t
 import cases
 import pytest
 import torch
+from interpreter import needs_interpreter
 
 from gconv_ext import PointGroup, explain, functional, ops, transform_feature_map, transform_image, triton_kernels
 
+pytestmark = needs_interpreter
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 ALGORITHMS = ["triton_irrep", "triton_fused"]

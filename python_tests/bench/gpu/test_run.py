@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from interpreter import needs_interpreter
 
 from gconv_ext import functional
 from gconv_ext.bench.cases import LayerCase
@@ -69,6 +70,7 @@ def test_layers(case, pass_, dtype, compiled_only):
     assert [row["contender"] for row in rows if "not_measured" in row] == ["escnn"] and not any("failed" in row for row in rows)
 
 
+@needs_interpreter
 def test_triton_kernels_are_contenders_and_each_family_is_timed_once(monkeypatch):
     monkeypatch.setattr(contenders, "OURS", ["triton_fused", "fused"])
     rows = measure(LayerCase("C2", 1, 1, 2, 1))
