@@ -106,7 +106,9 @@ def test_explain():
     x, weight = torch.randn(2, 16, 4, 16, 16), torch.randn(16, 16, 4, 3, 3)
     said = explain(x, weight, torch.randn(16), group="C4", padding=1)
     assert said.algorithm == "irrep" and set(said.rejected) == {"reference", "dense", "fused"} and "auto takes 'irrep'" in str(said)
-    assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "dense"
+    four = torch.randn(4, *BANKS.shape[1:]), torch.ones(4, 4)  # on the input each bank has butterflies of its own
+    assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "irrep"
+    assert explain(X, *four, group="p4", relax_on="input").algorithm == "dense"
     # Two banks of D4 need 24/64 of dense's multiplications, and half as many again with gradients to come; eight do not pay.
     wide, banks = torch.randn(2, 16, 8, 28, 28), torch.randn(8, 16, 16, 8, 3, 3)
     taken = [explain(wide, banks[:n], torch.ones(n, 8), group="D4", padding=1).algorithm for n in (2, 8)]
@@ -114,7 +116,8 @@ def test_explain():
     assert explain(wide, banks[:3], torch.ones(3, 8), group="D4", padding=1).algorithm == "irrep"
     assert explain(wide, banks[:3].requires_grad_(), torch.ones(3, 8), group="D4", padding=1).algorithm == "dense"
     assert explain(IMAGE, LIFT, group="D4").algorithm == "irrep"
-    assert explain(IMAGE[:, :1], LIFT[:1, :1], group="D4").algorithm == "dense"  # butterflies for one field are no saving
+    pixels = IMAGE.to(memory_format=torch.channels_last)  # whose way into planes costs more than few fields save
+    assert explain(pixels, LIFT, group="D4").algorithm == "dense"
     assert explain(X[:, :, :1], WEIGHT[:, :, :1], group="C1").algorithm == "dense"
     assert "16-bit" in explain(X.bfloat16(), WEIGHT.bfloat16(), group="C4").rejected["irrep"]
     with torch.autocast("cpu"):
