@@ -86,8 +86,9 @@ class RowGaps {
   RowGaps() = default;
   // Of rows `distance` apart in a plane; `lead` lanes of the first vector come before them.
   RowGaps(int64_t rows, int64_t width, int64_t distance, int64_t lead, int64_t lanes) : lead_(lead), lanes_(lanes) {
+    if (!kExpands || rows < 1) return;
     const int64_t vectors = (lead + (rows - 1) * distance + width + lanes - 1) / lanes;
-    if (!kExpands || rows < 1 || vectors > kMostVectors) return;
+    if (vectors > kMostVectors) return;
     parts_.resize(vectors, {0, -1});
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t at = lead + i * distance, end = at + width; at < end;) {
