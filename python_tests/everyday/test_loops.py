@@ -21,7 +21,8 @@ def gradients(network):
 
 @pytest.mark.parametrize("algorithm", ["irrep", "dense"])
 def test_autocast_with_a_grad_scaler(algorithm):
-    """A scale that is a power of two changes no bit of the training, a step with an infinite gradient is left out."""
+    """A scale that is a power of two changes no bit of the training, a step with an infinite gradient is left out, and
+    the loss falls."""
     network, plain = small_network(algorithm), small_network(algorithm)
     optimizer, scaler = torch.optim.SGD(network.parameters(), lr=0.1), torch.amp.GradScaler("cpu", init_scale=2.0**12)
     plain_optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
@@ -42,7 +43,7 @@ def test_autocast_with_a_grad_scaler(algorithm):
         scaler.update()
         plain_optimizer.step()
         losses.append(value.item())
-    assert losses[-1] < losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
     before = copy.deepcopy(network.state_dict())
     scaler.scale(loss(network) * float("inf")).backward()
