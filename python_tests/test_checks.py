@@ -109,13 +109,14 @@ def test_explain():
     four = torch.randn(4, *BANKS.shape[1:]), torch.ones(4, 4)  # on the input each bank has butterflies of its own
     assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "irrep"
     assert explain(X, *four, group="p4", relax_on="input").algorithm == "dense"
-    # Two banks of D4 need 24/64 of dense's multiplications, and half as many again with gradients to come; eight do not pay.
+    # Two banks of D4 need 24/64 of dense's multiplications, and with gradients to come nearly twice as many; eight do not pay.
     wide, banks = torch.randn(2, 16, 8, 28, 28), torch.randn(8, 16, 16, 8, 3, 3)
     taken = [explain(wide, banks[:n], torch.ones(n, 8), group="D4", padding=1).algorithm for n in (2, 8)]
     assert taken == ["irrep", "dense"]
     assert explain(wide, banks[:3], torch.ones(3, 8), group="D4", padding=1).algorithm == "irrep"
     assert explain(wide, banks[:3].requires_grad_(), torch.ones(3, 8), group="D4", padding=1).algorithm == "dense"
     assert explain(IMAGE, LIFT, group="D4").algorithm == "irrep"
+    assert explain(IMAGE[:, :1], LIFT[:1, :1], group="D4").algorithm == "irrep"
     pixels = IMAGE.to(memory_format=torch.channels_last)  # whose way into planes costs more than few fields save
     assert explain(pixels, LIFT, group="D4").algorithm == "dense"
     assert explain(X[:, :, :1], WEIGHT[:, :, :1], group="C1").algorithm == "dense"
