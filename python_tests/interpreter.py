@@ -16,6 +16,6 @@ def _version(package):
 
 _triton = _version("triton")
 needs_interpreter = pytest.mark.skipif(
-    not torch.cuda.is_available() and _triton is not None and _triton < (3, 7) and _version("numpy") >= (2, 5),
-    reason="Triton 3.6's interpreter fails with NumPy 2.5 and newer; install numpy<2.5",
+    not torch.cuda.is_available() and _triton is not None and _triton < (3, 7) and _version("numpy") >= (2, 4),
+    reason="Triton 3.6's interpreter fails with NumPy 2.4 and newer; install numpy<2.4",
 )
