@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -19,6 +20,7 @@ constexpr int kVectorBytes = 16, kVectorRegisters = 16;
 #include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
+#include "irrep_wgrad_multiply_kernel.h"
 #include "irrep_wgrad_kernel.h"
 }  // namespace baseline
 
@@ -28,6 +30,7 @@ constexpr int kVectorBytes = 32, kVectorRegisters = 16;
 #include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
+#include "irrep_wgrad_multiply_kernel.h"
 #include "irrep_wgrad_kernel.h"
 }  // namespace avx2
 GCONV_TARGET_END
@@ -38,6 +41,7 @@ constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 #include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
+#include "irrep_wgrad_multiply_kernel.h"
 #include "irrep_wgrad_kernel.h"
 }  // namespace avx512
 GCONV_TARGET_END

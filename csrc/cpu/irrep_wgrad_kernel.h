@@ -1,127 +1,42 @@
-// irrep wgrad. Included after irrep_planes_kernel.h, in the same namespace.
+// irrep wgrad. Included after irrep_wgrad_multiply_kernel.h, in the same namespace.
 //
 //   dΨ̂[i'][j] = Σ_pixels Σ_row dŷ[row][i'] · X̂[row][j]
 //
-// Lanes run over pixels again: every accumulator holds the partial sums of one (output field, step) pair, and its lanes are
-// added up once a stretch of pixels, in a fixed order.
-
-constexpr int kWgradFields = 3;
-constexpr int kWgradSteps = kVectorRegisters >= 32 ? 9 : 4;
-
-template <typename V, std::size_t... I>
-__attribute__((always_inline)) inline V add_neighbours(V a, V b, std::index_sequence<I...>) {
-  return __builtin_shufflevector(a, b, (2 * I)...) + __builtin_shufflevector(a, b, (2 * I + 1)...);
-}
-
-// Sums the lanes of as many vectors as there are lanes, in a tree that gives all sums at once: lane k of the result is that
-// of v[k].
-template <typename T, typename V>
-__attribute__((always_inline)) inline V sum_lanes(V (&v)[Vector<T>::lanes]) {
-#pragma GCC unroll 8
-  for (int n = Vector<T>::lanes / 2; n > 0; n /= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i)
-      v[i] = add_neighbours(v[2 * i], v[2 * i + 1], std::make_index_sequence<Vector<T>::lanes>());
-  return v[0];
-}
-
-template <typename T>
-struct WgradArguments {
-  const T* dy[2];  // per row
-  const T* x[2];
-  int64_t dy_field, x_step, pixels;
-  T* to;  // [field][step], and room for a vector
-};
-
-template <typename T, int Rows, bool NegateSecond, int Fields, int Steps>
-void wgrad_multiply(const WgradArguments<T>& a) {
-  using V = typename Vector<T>::Aligned;
-  constexpr int lanes = Vector<T>::lanes;
-  V sum[Fields][Steps];
-#pragma GCC unroll 16
-  for (int o = 0; o < Fields; ++o)
-#pragma GCC unroll 16
-    for (int s = 0; s < Steps; ++s) sum[o][s] = V{};
-#pragma GCC unroll 2
-  for (int r = 0; r < Rows; ++r) {
-    const T* dy = a.dy[r];
-    const T* x = a.x[r];
-#pragma GCC unroll 1
-    for (int64_t p = 0; p < a.pixels; p += lanes, dy += lanes, x += lanes) {
-      V value[Fields];
-#pragma GCC unroll 16
-      for (int o = 0; o < Fields; ++o) value[o] = *reinterpret_cast<const V*>(dy + o * a.dy_field);
-#pragma GCC unroll 16
-      for (int s = 0; s < Steps; ++s) {
-        V f = *reinterpret_cast<const V*>(x + s * a.x_step);
-        keep_in_register(f);
-#pragma GCC unroll 16
-        for (int o = 0; o < Fields; ++o) {
-          if (NegateSecond && r == 1)
-            sum[o][s] -= value[o] * f;
-          else
-            sum[o][s] += value[o] * f;
-        }
-      }
-    }
-  }
-#pragma GCC unroll 32
-  for (int first = 0; first < Fields * Steps; first += lanes) {
-    V part[lanes];
-#pragma GCC unroll 32
-    for (int i = 0; i < lanes; ++i)
-      part[i] = first + i < Fields * Steps ? sum[(first + i) / Steps % Fields][(first + i) % Steps] : V{};
-    const V total = sum_lanes<T>(part);
-    *reinterpret_cast<typename Vector<T>::Unaligned*>(a.to + first) += total;
-  }
-}
-
-template <typename T>
-using WgradMultiply = void (*)(const WgradArguments<T>&);
-
-template <typename T, int Rows, bool NegateSecond, int Fields = kWgradFields, int Steps = kWgradSteps>
-WgradMultiply<T> wgrad_for(int64_t fields, int64_t steps) {
-  if constexpr (Fields == 0 || Steps == 0)
-    return nullptr;
-  else if (fields < Fields)
-    return wgrad_for<T, Rows, NegateSecond, Fields - 1, Steps>(fields, steps);
-  else if (steps < Steps)
-    return wgrad_for<T, Rows, NegateSecond, Fields, Steps - 1>(fields, steps);
-  else
-    return wgrad_multiply<T, Rows, NegateSecond, Fields, Steps>;
-}
-
 template <typename S, typename Group>
 class IrrepWgrad final : public IrrepWgradPlan {
   using T = accumulate_t<S>;
   using Vec = typename Vector<T>::Aligned;
   static constexpr int lanes = Vector<T>::lanes, order = Group::table.order;
-  static constexpr int64_t kMaxStretch = 26;  // vectors: the rows of kWgradSteps steps stay in the first-level cache
+  static constexpr int64_t x_row = WgradLayout<T>::x_row, turned_plane = WgradLayout<T>::dy_plane;
+  static constexpr int64_t kNearCache = 20 << 10;  // what X̂ of a block of steps may fill of the first-level cache
   static constexpr int64_t kUnits = 8, kPartFields = 16, kSlices = 8;
 
  public:
   explicit IrrepWgrad(const IrrepWgradParams& params)
-      : p_(params), s_(p_.shape), chunks_(chunks_of(s_)), parts_(parts_of(s_, chunks_)),
-        arrangement_(arrange((s_.batch + chunks_ - 1) / chunks_)),
+      : p_(params), s_(p_.shape), by_fields_(lanes_are_fields(s_)),
+        columns_(by_fields_ ? vectors_of(s_.out_fields) * lanes : s_.out_fields), chunks_(chunks_of(s_)),
+        parts_(parts_of(s_, chunks_)), arrangement_(arrange((s_.batch + chunks_ - 1) / chunks_)),
         layout_(s_, kMaxStretch * lanes, lanes, arrangement_),
         pixels_(s_, {s_, kMaxStretch * lanes, lanes}, arrangement_), orbits_(orbits(s_)),
         dy_gaps_(s_.rows.out, s_.columns.out, pixels_.row, 0, lanes),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())) {
     const int64_t vectors = vectors_of(pixels_.numbers(layout_.all_images()));
-    const int64_t stretches = (vectors + kMaxStretch - 1) / kMaxStretch;
-    stretch_ = (vectors + stretches - 1) / stretches * lanes;
-    row_ = stretch_ + lanes;  // rows at a power of two would share cache sets
-    dy_plane_ = stretches * stretch_ + lanes;
-    numbers_ = s_.out_fields * most_fields() * orbit_count_ * order + lanes;
+    const int64_t stretches = (vectors + most_stretch() - 1) / most_stretch();
+    stretch_ = (by_fields_ ? most_stretch() : (vectors + stretches - 1) / stretches) * lanes;
+    dy_plane_ = vectors * lanes + lanes;
+    numbers_ = columns_ * most_fields() * orbit_count_ * order + lanes;
     sums_.reset(new T[units() * numbers_]);
+    if constexpr (kBroadcasts)
+      for (int64_t steps = 1; by_fields_ && steps <= kFieldsSteps; ++steps) add_calls(steps, calls_[steps]);
   }
 
   int64_t units() const override { return s_.groups * parts_ * chunks_; }
   int64_t finish_units() const override { return s_.groups * parts_ * kSlices; }
 
   void run(int64_t begin, int64_t end) override {
-    Scratch<T> planes_scratch(most_fields() * layout_.field), dy_scratch(s_.out_fields * order * dy_plane_);
-    Scratch<T> forward_scratch(kWgradSteps * order * row_);
+    Scratch<T> planes_scratch(most_fields() * layout_.field), dy_scratch(columns_ * order * dy_plane_);
+    Scratch<T> forward_scratch(block_steps() * order * x_row);
+    Scratch<T> turned_scratch(by_fields_ ? vectors_of(columns_) * order * turned_plane : 0);
     T *planes = planes_scratch.data(), *dy = dy_scratch.data();
     int64_t images = 0;  // that lie in the planes
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -150,16 +65,13 @@ class IrrepWgrad final : public IrrepWgradPlan {
         if (p_.dy_scale)
           scale_planes(dy, static_cast<const S*>(p_.dy_scale), s_.out_fields, order * dy_plane_, order, dy_plane_, dy);
         const int64_t numbers = pixels_.numbers(count);
-        for (int64_t o = 0; o < s_.out_fields; ++o) {
-          T* field = dy + o * order * dy_plane_;
-          for (int64_t at = 0; at < numbers; at += lanes)
-            transform_vector(field + at, Strided{dy_plane_}, Neighbours{}, field + at, dy_plane_);
-        }
+        for (int64_t at = 0; !by_fields_ && at < s_.out_fields * order * dy_plane_; at += order * dy_plane_)
+          transform_gradient(dy + at, numbers);
         if (b + count < last) aim_at_image(b + count, block, part, prefetch);
         with_runs(pixels_.runs(lanes), [&](auto runs) {
           for (int64_t start = 0; start < numbers; start += stretch_)
-            add_stretch<decltype(runs)::value>(part, planes, start, numbers - 1, dy + start, forward_scratch.data(),
-                                               sums, prefetch);
+            add_stretch<decltype(runs)::value>(part, planes, start, numbers, dy + start, forward_scratch.data(),
+                                               turned_scratch.data(), sums, prefetch);
         });
       }
     }
@@ -173,25 +85,27 @@ class IrrepWgrad final : public IrrepWgradPlan {
       const int64_t slice = unit % kSlices, of_part = unit / kSlices;  // of the blocks of steps
       const Part part = part_of(of_part % parts_);
       const T* sums = sums_.get() + of_part * chunks_ * numbers_;
-      const int64_t plane = s_.out_fields * steps(part), blocks = blocks_of_steps(part);
+      const int64_t plane = columns_ * steps(part), blocks = blocks_of_steps(part);
       S* gradient = static_cast<S*>(p_.grad_weight) + of_part / parts_ * s_.out_fields * s_.in_fields * weight_numbers;
       for (int64_t block = slice * blocks / kSlices; block < (slice + 1) * blocks / kSlices; ++block) {
         const int64_t first = first_step(part, block), count = first_step(part, block + 1) - first;
-        // Lanes are numbers of the block, [output field][step].
-        for (int64_t at = 0; at < count * s_.out_fields; at += lanes) {
+        // Lanes are numbers of the block, [output field][step] or [block of fields][step][field].
+        for (int64_t at = 0; at < count * columns_; at += lanes) {
           Vec f[order];
           for (int g = 0; g < order; ++g) {
             f[g] = Vec{};
             for (int64_t chunk = 0; chunk < chunks_; ++chunk)
               f[g] += *reinterpret_cast<const typename Vector<T>::Unaligned*>(sums + chunk * numbers_ + g * plane +
-                                                                              first * s_.out_fields + at);
+                                                                              first * columns_ + at);
             f[g] *= T(scale[g]);
           }
           transpose_transform<Group>(f);
           alignas(kVectorBytes) T orbit_gradient[order][lanes];
           store_elements<Group>(f, orbit_gradient[0], lanes);
-          for (int lane = 0; lane < std::min<int64_t>(lanes, count * s_.out_fields - at); ++lane) {
-            const int64_t o = (at + lane) / count, step = first + (at + lane) % count, orbit = step % orbit_count_;
+          for (int lane = 0; lane < std::min<int64_t>(lanes, count * columns_ - at); ++lane) {
+            const int64_t o = by_fields_ ? at / lanes / count * lanes + lane : (at + lane) / count;
+            if (o >= s_.out_fields) break;
+            const int64_t step = first + (by_fields_ ? at / lanes : at + lane) % count, orbit = step % orbit_count_;
             const int32_t* to = position.data() + orbit * order;
             S* weight = gradient + (o * s_.in_fields + part.first + step / orbit_count_) * weight_numbers;
             const int stabiliser = orbits_[orbit].stabiliser;
@@ -209,6 +123,12 @@ class IrrepWgrad final : public IrrepWgradPlan {
   }
 
  private:
+  // One micro-kernel call where lanes are output fields, and where its numbers lie.
+  struct FieldsCall {
+    WgradFields<T> kernel;
+    int64_t dy, x, to, to_fields;
+  };
+
   struct Part {
     int64_t first, fields;  // of the input
   };
@@ -236,6 +156,19 @@ class IrrepWgrad final : public IrrepWgradPlan {
   int64_t most_fields() const { return (s_.in_fields + parts_ - 1) / parts_; }
 
   static int64_t vectors_of(int64_t numbers) { return (numbers + lanes - 1) / lanes; }
+
+  // Where they fill vectors well (measured: even at 13 of 16).
+  static bool lanes_are_fields(const ConvShape& s) {
+    return kBroadcasts && 10 * s.out_fields >= 9 * vectors_of(s.out_fields) * lanes;
+  }
+
+  // In vectors. Lanes are added up at the end of each stretch, so it should be long; but with few output fields the time goes
+  // into reading X̂ (measured: up to ten, and not for eight planes, of which few vectors fit).
+  int64_t most_stretch() const {
+    if (by_fields_) return std::min(kMaxStretch, kFieldsPixels / lanes);
+    if (s_.out_fields > 10 || order > 4) return kMaxStretch;
+    return std::min<int64_t>(kMaxStretch, kNearCache / (kWgradSteps * order * kVectorBytes));
+  }
 
   // The one with the least work, of so many images: what lies between the rows is summed up like other numbers.
   Arrangement arrange(int64_t images) const {
@@ -265,7 +198,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
 
   // (field, orbit) pairs of a part, and the blocks of them that a micro-kernel takes.
   int64_t steps(const Part& part) const { return part.fields * orbit_count_; }
-  int64_t blocks_of_steps(const Part& part) const { return (steps(part) + kWgradSteps - 1) / kWgradSteps; }
+  int64_t block_steps() const { return by_fields_ ? kFieldsSteps : kWgradSteps; }
+  int64_t blocks_of_steps(const Part& part) const { return (steps(part) + block_steps() - 1) / block_steps(); }
   int64_t first_step(const Part& part, int64_t block) const { return block * steps(part) / blocks_of_steps(part); }
 
   int64_t blocks_of_fields() const { return (s_.out_fields + kWgradFields - 1) / kWgradFields; }
@@ -279,7 +213,10 @@ class IrrepWgrad final : public IrrepWgradPlan {
   void aim_at_image(int64_t b, int64_t block, const Part& part, LinePrefetch (&prefetch)[2]) const {
     if (s_.groups > 1) return;
     int64_t calls = 0;  // of the micro-kernels in one image
-    for (const Irrep& irrep : Group::table.irreps) calls += irrep.dim * irrep.columns() * blocks_of_fields();
+    if (by_fields_)
+      calls = static_cast<int64_t>(calls_[kFieldsSteps].size());
+    else
+      for (const Irrep& irrep : Group::table.irreps) calls += irrep.dim * irrep.columns() * blocks_of_fields();
     calls *= (pixels_.numbers(layout_.all_images()) + stretch_ - 1) / stretch_ * blocks_of_steps(part);
     const Axis &r = s_.rows, &c = s_.columns;
     prefetch[0].aim(x_of(b, block, part), part.fields * s_.in_elements() * r.in * c.in, calls);
@@ -303,20 +240,31 @@ class IrrepWgrad final : public IrrepWgradPlan {
                    row_offset);
   }
 
-  // The stretch that begins with number `start` of those up to `last`.
+  // The stretch that begins with number `start` of so many.
   template <int Runs>
-  void add_stretch(const Part& part, const T* planes, int64_t start, int64_t last, const T* dy_hat, T* forward, T* sums,
-                   LinePrefetch (&prefetch)[2]) const {
+  void add_stretch(const Part& part, const T* planes, int64_t start, int64_t numbers, T* dy_hat, T* forward, T* turned,
+                   T* sums, LinePrefetch (&prefetch)[2]) const {
+    const int64_t stretch = std::min(stretch_, vectors_of(numbers - start) * lanes);
+    if (by_fields_) turn_gradient(dy_hat, stretch, turned);
     PixelRuns<T, Runs> pixels[kMaxStretch];
-    for (int64_t at = 0; at < stretch_; at += lanes) pixels[at / lanes] = {pixels_, start + at, last};
+    for (int64_t at = 0; at < stretch; at += lanes) pixels[at / lanes] = {pixels_, start + at, numbers - 1};
+    int64_t field = 0, orbit = 0;
     for (int64_t block = 0; block < blocks_of_steps(part); ++block) {
       const int64_t first = first_step(part, block), count = first_step(part, block + 1) - first;
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t field = (first + i) / orbit_count_, orbit = (first + i) % orbit_count_;
-        transform_stretch<Runs>(planes + field * layout_.field, orbit_offset_.data() + orbit * order, pixels,
-                                forward + i * order * row_);
+        transform_stretch<Runs>(planes + field * layout_.field, orbit_offset_.data() + orbit * order, pixels, stretch,
+                                forward + i * order * x_row);
+        if (++orbit == orbit_count_) orbit = 0, ++field;
       }
-      multiply_steps(dy_hat, forward, count, sums + first * s_.out_fields, s_.out_fields * steps(part), prefetch);
+      T* to = sums + first * columns_;
+      if (by_fields_)
+        for (const FieldsCall& call : calls_[count]) {
+          for (LinePrefetch& next : prefetch) next();
+          call.kernel(turned + call.dy, forward + call.x, stretch, to + call.to, columns_ * steps(part),
+                      call.to_fields);
+        }
+      else
+        multiply_steps(dy_hat, forward, stretch, count, to, columns_ * steps(part), prefetch);
     }
   }
 
@@ -331,13 +279,54 @@ class IrrepWgrad final : public IrrepWgradPlan {
 
   template <int Runs>
   __attribute__((noinline)) void transform_stretch(const T* from, const int64_t* offset,
-                                                   const PixelRuns<T, Runs>* pixels, T* to) const {
-    for (int64_t at = 0; at < stretch_; at += lanes) transform_vector(from, offset, *pixels++, to + at, row_);
+                                                   const PixelRuns<T, Runs>* pixels, int64_t stretch, T* to) const {
+    for (int64_t at = 0; at < stretch; at += lanes) transform_vector(from, offset, *pixels++, to + at, x_row);
+  }
+
+  // dŷ of an output field, in place.
+  void transform_gradient(T* dy, int64_t numbers) const {
+    for (int64_t at = 0; at < numbers; at += lanes)
+      transform_vector(dy + at, Strided{dy_plane_}, Neighbours{}, dy + at, dy_plane_);
+  }
+
+  // dŷ of a stretch, [block of fields][plane][pixel][field]; leaves it in dy as well.
+  __attribute__((noinline)) void turn_gradient(T* dy, int64_t stretch, T* to) const {
+    const int64_t distance = order * dy_plane_;
+    for (int64_t first = 0; first < columns_; first += lanes, dy += lanes * distance)
+      for (int64_t at = 0; at < stretch; at += lanes) {
+        for (int64_t o = 0; o < std::min<int64_t>(lanes, s_.out_fields - first); ++o)
+          transform_gradient(dy + o * distance + at, lanes);
+        for (int g = 0; g < order; ++g)
+          Square<T, lanes>::copy(dy + g * dy_plane_ + at, distance,
+                                 to + (first / lanes * order + g) * turned_plane + at * lanes, lanes);
+      }
+  }
+
+  // The micro-kernels for a block of so many steps where lanes are output fields; sums are [plane ψ̂[i'][j]][block of steps]
+  // [block of fields][step][field].
+  template <int At = 0>
+  void add_calls(int64_t steps, std::vector<FieldsCall>& calls) const {
+    if constexpr (At < Group::table.irrep_count) {
+      constexpr int vectors = field_vectors<Group, At>();
+      for (int64_t field = 0; field < columns_;) {
+        const bool all = columns_ - field >= vectors * lanes;
+        const int64_t most = fitting_steps<Group, At>(all ? vectors : 1), parts = (steps + most - 1) / most;
+        for (int64_t part = 0; part < parts; ++part) {
+          const int64_t first = part * steps / parts, count = (part + 1) * steps / parts - first;
+          calls.push_back(
+              {all ? wgrad_fields_for<T, Group, At, vectors>(count) : wgrad_fields_for<T, Group, At, 1>(count),
+               field / lanes * order * turned_plane, first * order * x_row, field * steps + first * lanes,
+               steps * lanes});
+        }
+        field += (all ? vectors : 1) * lanes;
+      }
+      add_calls<At + 1>(steps, calls);
+    }
   }
 
   // Some steps against all output fields: sums[plane ψ̂[i'][j]][block of steps][output field][step]. The rows of x are read
   // once for each block of fields, from the first-level cache; those of dy once for all steps.
-  void multiply_steps(const T* dy_hat, const T* forward, int64_t steps, T* sums, int64_t sums_plane,
+  void multiply_steps(const T* dy_hat, const T* forward, int64_t stretch, int64_t steps, T* sums, int64_t sums_plane,
                       LinePrefetch (&prefetch)[2]) const {
     const int64_t fields = s_.out_fields, blocks = blocks_of_fields();
     for (const Irrep& irrep : Group::table.irreps)
@@ -349,11 +338,11 @@ class IrrepWgrad final : public IrrepWgradPlan {
             WgradArguments<T> a;
             for (int r = 0; r < irrep.dim; ++r) {
               a.dy[r] = dy_hat + (first * order + irrep.plane[r][i]) * dy_plane_;
-              a.x[r] = forward + irrep.plane[r][j] * row_;
+              a.x[r] = forward + irrep.plane[r][j] * x_row;
             }
             a.dy_field = order * dy_plane_;
-            a.x_step = order * row_;
-            a.pixels = stretch_;
+            a.x_step = order * x_row;
+            a.pixels = stretch;
             a.to = sums + irrep.plane[i][j] * sums_plane + first * steps;
             const WgradMultiply<T> kernel = irrep.dim == 1                 ? wgrad_for<T, 1, false>(count, steps)
                                             : irrep.complex_type && j == 1 ? wgrad_for<T, 2, true>(count, steps)
@@ -364,6 +353,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
 
   const IrrepWgradParams p_;
   const ConvShape& s_;
+  bool by_fields_;          // whether lanes are output fields
+  int64_t columns_;         // output fields, with those that fill up vectors
   int64_t chunks_, parts_;  // of the batch, of the input's fields
   Arrangement arrangement_;
   PlaneLayout layout_;
@@ -372,7 +363,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
   RowGaps dy_gaps_;
   std::vector<int64_t> orbit_offset_;
   int64_t orbit_count_;
-  int64_t stretch_, row_, dy_plane_;  // pixels in a stretch; numbers between the rows of X̂ and between the planes of dŷ
-  int64_t numbers_;                   // of the sums of a unit, and room for a vector
-  std::unique_ptr<T[]> sums_;         // [block of fields][part][chunk][plane][block of steps][output field][step]
+  int64_t stretch_, dy_plane_;  // pixels in a stretch; numbers between the planes of dŷ
+  int64_t numbers_;             // of the sums of a unit, and room for a vector
+  std::array<std::vector<FieldsCall>, kFieldsSteps + 1> calls_;  // for a block of so many steps
+  std::unique_ptr<T[]> sums_;  // [block of fields][part][chunk][plane][block of steps][output field][step]
 };

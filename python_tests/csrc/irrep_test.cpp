@@ -196,6 +196,11 @@ int main() {
       {false, 4, 1, 1, 48, 9, 15, 3, 2, 0, 1, 1, FieldsLast},
       {false, 3, 1, 1, 50, 6, 27, 3, 1, 0, 1, 1, ElementsLast},
       {true, 9, 1, 1, 64, 7, 7, 3, 1, 1, 1, 1, Rows, 2, false},
+      // Output fields that fill the lanes of wgrad.
+      {false, 2, 1, 2, 16, 12, 20, 3, 1, 1, 1, 1, Rows},
+      {false, 3, 2, 1, 31, 9, 14, 3, 1, 1, 1, 1, FieldsLast, 2, false},
+      {true, 2, 1, 2, 15, 23, 11, 4, 2, 1, 1, 1, ElementsLast, 1, false, true},
+      {false, 9, 1, 33, 32, 3, 4, 2, 1, 0, 1, 1, Rows, 2, true},
       // Small images lie one behind the other or side by side; wgrad cuts the input's fields from 32 on.
       {false, 17, 1, 2, 3, 5, 4, 3, 1, 1, 1, 1, Rows},
       {false, 19, 1, 2, 3, 7, 6, 3, 2, 1, 1, 1, FieldsLast, 1, false, true},
