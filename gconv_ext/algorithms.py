@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import autograd, dense, kernels, ops, reference, triton_kernels
 from .groups import PointGroup
+from .kept import forward_mode
 
 
 @dataclass(frozen=True)  # PyTorch 2.10 does not trace the properties of a NamedTuple
@@ -231,12 +232,6 @@ def irrep_cost(call: Convolution) -> float:
         # The gradient of relaxed weights convolves once more, and writes the result of every bank.
         cost *= 1.8 if relaxed else 1
     return cost
-
-
-def forward_mode() -> bool:
-    """Whether forward-mode derivatives are being taken.  The compiled ops have none: torch.compile does not capture a
-    Function that defines jvp."""
-    return not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
 
 
 def choose(call: Convolution) -> Explanation:

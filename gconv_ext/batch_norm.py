@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .algorithms import forward_mode
-from .kept import plain
+from .kept import forward_mode, plain
 
 _ALL_BUT_FIELDS = (0, 2, 3, 4)
 

@@ -45,6 +45,8 @@ def check_positive(name: str, value: object) -> int:
 
 def as_pair(name: str, value: object, minimum: int, group: PointGroup) -> tuple[int, int]:
     """`value` as (rows, columns).  A group with quarter turns needs both the same."""
+    if type(value) is int and minimum <= value < 2**31:  # nearly always
+        return value, value
     pair = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(pair, (tuple, list)) or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")

@@ -39,15 +39,18 @@ class Kept:
         return result
 
 
-def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
-    """Whether results of these weights may be kept: no gradient is needed, and they are plain tensors with contents.  Not on a
-    GPU, where a look at the contents would make the processor wait for it."""
-    tensors = [weight] if relaxed_weight is None else [weight, relaxed_weight]
-    return (
-        ops.is_compiled("fingerprint", weight.device)
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and plain(*tensors)
-    )
+def may_keep(weight: Tensor, relaxed_weight: Tensor | None, known_free: bool = False) -> bool:
+    """Whether results of these weights may be kept: they are derivative_free, which may be known.  Not on a GPU, where a look
+    at the contents would make the processor wait for it."""
+    return ops.is_compiled("fingerprint", weight.device) and (known_free or derivative_free(weight, relaxed_weight))
+
+
+def derivative_free(*tensors: Tensor | None) -> bool:
+    """Whether no derivative of a function of these is being taken, and they are plain."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if torch.is_grad_enabled() and any([tensor.requires_grad for tensor in given]):
+        return False
+    return plain(*given) and not forward_mode()
 
 
 def plain(*tensors: Tensor) -> bool:
@@ -55,9 +58,15 @@ def plain(*tensors: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
-        and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+        and all([type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors])
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def forward_mode() -> bool:
+    """Whether forward-mode derivatives are being taken.  The compiled ops have none: torch.compile does not capture a
+    Function that defines jvp."""
+    return not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
 
 
 def _state(tensor: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, int]]:

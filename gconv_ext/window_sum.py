@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import ops
-from .algorithms import forward_mode
-from .kept import plain
+from .kept import forward_mode, plain
 
 
 def window_sum(x: Tensor, taps: Sequence[float], stride: int, padding: int = 0) -> Tensor:

@@ -5,8 +5,9 @@ import weakref
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
-from gconv_ext import dense, functional, kernels, nn, ops
+from gconv_ext import autograd, dense, functional, kernels, nn, ops
 
 # Around a turn of the loop (64 bytes) and a piece that one thread takes (128 KiB).
 BYTES = [1, 15, 16, 63, 64, 65, 127, 128, 129, 131071, 131072, 131073, 300001]
@@ -129,3 +130,30 @@ def test_kept_filters_go_with_their_weight(algorithm):
     del layer
     gc.collect()
     assert kept() is None
+
+
+@pytest.mark.parametrize("algorithm", ["irrep", "auto"])
+def test_without_derivatives_no_autograd_function_is_entered(monkeypatch, algorithm):
+    """It takes longer than a small convolution.  With derivatives there is one, in forward mode too."""
+    x, weight = torch.randn(2, 3, 4, 6, 6), torch.randn(5, 3, 4, 3, 3)
+
+    def call(x):
+        return functional.group_conv2d(x, weight, group="C4", algorithm=algorithm)
+
+    expected = call(x.clone().requires_grad_())
+    assert expected.requires_grad
+
+    def entered(*arguments):
+        raise RuntimeError("entered")
+
+    monkeypatch.setattr(autograd.Fprop, "apply", entered)
+    assert torch.equal(call(x), expected)
+    with torch.no_grad():
+        assert torch.equal(call(x.clone().requires_grad_()), expected)
+    with torch.inference_mode():
+        assert torch.equal(call(x), expected)
+    with pytest.raises(RuntimeError, match="entered"):
+        call(x.clone().requires_grad_())
+    if algorithm == "irrep":
+        with forward_ad.dual_level(), pytest.raises(RuntimeError, match="entered"):
+            call(forward_ad.make_dual(x, x))
