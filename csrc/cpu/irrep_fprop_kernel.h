@@ -200,8 +200,11 @@ class IrrepFprop final : public IrrepFpropPlan {
     if constexpr (Part < kernel_parts<Group>()) {
       constexpr int most = kernel_fields<Group, Part>();
       const int64_t fields = columns_, blocks = (fields + most - 1) / most;
+      // The first block does the butterflies as well: a large one hides them, where registers are left for them.
+      const int64_t rounding = kAccumulators + order * vectors + 2 <= kVectorRegisters ? blocks - 1 : 0;
+      const auto first_field = [&](int64_t block) { return (block * fields + rounding) / blocks; };
       for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t first = block * fields / blocks, columns = (block + 1) * fields / blocks - first;
+        const int64_t first = first_field(block), columns = first_field(block + 1) - first;
         const int64_t step = kernel_planes<Group, Part>() * columns;
         calls_.push_back({blocks * kernel_parts<Group>() > 1 ? multiply_planes_for<T, Group, true>(columns)
                                                              : multiply_planes_for<T, Group, false>(columns),
