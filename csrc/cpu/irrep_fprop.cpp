@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@ constexpr int kVectorBytes = 16, kVectorRegisters = 16;
 #include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
+#include "irrep_tile_kernel.h"
 #include "irrep_multiply_kernel.h"
 #include "irrep_fprop_kernel.h"
 }  // namespace baseline
@@ -30,6 +32,7 @@ constexpr int kVectorBytes = 32, kVectorRegisters = 16;
 #include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
+#include "irrep_tile_kernel.h"
 #include "irrep_multiply_kernel.h"
 #include "irrep_fprop_kernel.h"
 }  // namespace avx2
@@ -41,6 +44,7 @@ constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 #include "vector_kernel.h"
 #include "irrep_vector_kernel.h"
 #include "irrep_planes_kernel.h"
+#include "irrep_tile_kernel.h"
 #include "irrep_multiply_kernel.h"
 #include "irrep_fprop_kernel.h"
 }  // namespace avx512

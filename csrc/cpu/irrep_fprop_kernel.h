@@ -2,7 +2,8 @@
 //
 // A tile of pixels goes through a block of (field, orbit) steps in several micro-kernels, each for some output fields. With
 // few of these there is one: butterflies in registers, used at once. Otherwise the first leaves their results in a buffer
-// for the others. All do the same operations in the same order for every pixel, so that they agree to the bit.
+// for the others. All do the same operations in the same order for every pixel, so that they agree to the bit. Results go to
+// memory from registers, or, where they would be scattered there, by way of the sums of several tiles.
 
 // S is the type in memory, T the type of the arithmetic.
 template <typename S, typename Group>
@@ -22,15 +23,24 @@ class IrrepFprop final : public IrrepFpropPlan {
     const int64_t step_bytes = order * vectors * kVectorBytes, weight_bytes = order * columns_ * sizeof(T);
     const int64_t most = std::max<int64_t>(1, kBufferBytes / step_bytes), blocks = (steps_ + most - 1) / most;
     block_steps_ = blocks ? (steps_ + blocks - 1) / blocks : 0;  // equal blocks: a short one hardly repays its calls
-    // Sums of several tiles are kept, so that each plane of the result is written in long runs; and where the weights are
-    // too many for the second-level cache, they are read once for all these tiles.
+    for (int64_t first = 0, count = static_cast<int64_t>(orbits_.size()); first < steps_; first += block_steps_)
+      step_blocks_.push_back(
+          {first, std::min(block_steps_, steps_ - first), first / count * layout_.field, first % count * order});
+    stores_ = may_store_results() && stores_in_two_runs(pixels_, lanes, layout_.all_images(), p_.y_strides);
+    // Where the weights are too many for the second-level cache, they are read once for several tiles, whose sums are kept.
+    // Sums are also kept where they are not finished in registers, so that each plane is written in long runs.
     const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
     tile_sums_ = columns_ * order * tile_pixels;
     macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
     together_ = weights_stay ? 1 : macro_tile_;
+    if (stores_) macro_tile_ = together_;
     if (!p_.transformed_weight) transformed_.reset(new T[transformed_numbers()]);
     T* next = const_cast<T*>(static_cast<const T*>(transformed_weight()));  // written only where it is ours
     for (int64_t block = 0; block < s_.groups; ++block) add_block(next);
+    block_calls_ = static_cast<int64_t>(calls_.size()) / s_.groups;
+    // The next tile's lines are fetched in every block of steps, or in the last.
+    store_calls_ =
+        together_ == 1 ? prefetch_calls() : std::max<int64_t>(1, prefetch_calls() / std::max<int64_t>(1, blocks));
   }
 
   int64_t transform_units() const override {
@@ -98,6 +108,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     const T* read = planes + (p_.relax_input ? planes_of_x : 0);
     const S* x = static_cast<const S*>(p_.x);
     std::vector<Segment> segments;
+    TilePlaces<vectors> places(pixels_, lanes, s_.rows.out, p_.y_strides);
     int64_t padded = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t stack = unit / parts, part = unit % parts, block = stack % s_.groups;
@@ -114,14 +125,23 @@ class IrrepFprop final : public IrrepFpropPlan {
                        order, layout_.plane, planes + (1 + bank) * planes_of_x);
       }
       padded = stack;
+      Results<T> results{};
+      if constexpr (std::is_same_v<T, S>)
+        results = {static_cast<T*>(p_.y) + b * p_.y_strides.batch + block * s_.out_fields * p_.y_strides.field,
+                   p_.bias ? static_cast<const T*>(p_.bias) + block * s_.out_fields : nullptr, p_.y_strides.field,
+                   p_.y_strides.element, p_.relu};
       Prefetch prefetch;
       aim_at_image(prefetch, b + images, tiles);
-      for (int64_t tile = part * tiles / parts, last = (part + 1) * tiles / parts; tile < last; tile += macro_tile_) {
+      if (stores_) prefetch.y.aim(results.y, 1, s_.out_fields * order, p_.y_strides.element * sizeof(S), store_calls_);
+      const int64_t last = (part + 1) * tiles / parts;
+      places.cover(part * tiles / parts, last, layout_.all_images());
+      for (int64_t tile = places.first(); tile < last; tile += macro_tile_) {
         const int64_t count = std::min(macro_tile_, last - tile);
-        aim_at_results(prefetch, b, block, tile, count);
+        if (!stores_) aim_at_results(prefetch, b, block, tile, count);
         for (int64_t m = 0; m < count; m += together_)
-          multiply_tiles(block, read, tile + m, std::min(together_, count - m), numbers - 1, buffer_scratch.data(),
-                         sums + m * tile_sums_, prefetch);
+          multiply_tiles(block, read, tile + m, std::min(together_, count - m), numbers, places, buffer_scratch.data(),
+                         sums + m * tile_sums_, prefetch, stores_ ? &results : nullptr);
+        if (stores_) continue;
         find_segments(tile, count, numbers, segments);
         write(b, block, images, count, segments, sums, rows_scratch.data());
       }
@@ -138,10 +158,14 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   // One micro-kernel call on every block of steps: some of the irreps, some output fields.
   struct Call {
-    MultiplyPlanes<T> from_planes;  // of the first call
-    MultiplyBuffer<T> from_buffer;
+    MultiplyPlanes<T, Group> from_planes;  // of the first call
+    MultiplyBuffer<T, Group> from_buffer;
     const T* w;  // of the first step
-    int64_t w_step, y;
+    int64_t w_step, field;
+  };
+  // Steps whose numbers are in the buffer at one time, and where the first one's lie: in the planes, in orbit_offset_.
+  struct StepBlock {
+    int64_t first, steps, field, offset;
   };
   // Where Ψ̂[plane] of an output field goes: to + step · stride.
   struct Target {
@@ -164,11 +188,11 @@ class IrrepFprop final : public IrrepFpropPlan {
     const int64_t image_bytes =
         s_.in_fields * s_.in_elements() * one.image * one.row_stride * one.column_stride * sizeof(T);
     const int64_t most = std::min(p_.most_images, kFarCache / 2 / std::max<int64_t>(1, image_bytes));
-    const int64_t multiplies = multiplies_of_step<Group>(columns_);
     const int64_t all = s_.batch * s_.groups, threads = std::max<int64_t>(1, all / p_.most_images);
+    const bool may_store = may_store_results();
     Arrangement best;
-    double least = std::numeric_limits<double>::infinity();  // tiles an image
-    const auto consider = [&](int64_t behind, int64_t beside, double saving) {
+    double least = std::numeric_limits<double>::infinity();
+    const auto consider = [&](int64_t behind, int64_t beside, double preference) {
       for (bool packed : {false, true}) {
         const Arrangement other{behind, beside, packed};
         const PixelOrder pixels(s_, one, other);
@@ -176,15 +200,37 @@ class IrrepFprop final : public IrrepFpropPlan {
         const int64_t most_stacks = (stacks + threads - 1) / threads;  // of a thread
         if (pixels.runs(lanes) > PixelOrder::kMostRuns) continue;
         const double tiles = static_cast<double>(threads * most_stacks * tiles_of(pixels.numbers(images)));
-        const double each = pixels.cost(lanes, order, multiplies) * tiles / static_cast<double>(all);
-        if (each < saving * least) best = other, least = each;
+        const double each = step_cost(pixels, may_store) * tiles / static_cast<double>(all);
+        if (each < preference * least) best = other, least = each / preference;
       }
     };
     consider(1, 1, 1);
     for (int64_t n = 2; n <= most; ++n) consider(n, 1, 0.95);
     if (can_lie_beside<T, S>(s_, p_.x_strides, p_.y_strides))
-      for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, tile_pixels); n *= 2) consider(1, n, 0.9);
+      for (int64_t n = kFewestBeside; n <= std::min<int64_t>(most, tile_pixels); n *= 2)
+        consider(1, n, may_store ? 0.95 : 0.9);
     return best;
+  }
+
+  // Of a vector, in multiply-adds, with what it takes to bring results to memory (all measured).
+  double step_cost(const PixelOrder& pixels, bool may_store) const {
+    const auto multiplies = static_cast<double>(multiplies_of_step<Group>(columns_));
+    if (!may_store) return pixels.cost(lanes, order, multiplies_of_step<Group>(columns_)) * multiplies;
+    const bool two_runs = pixels.rows(lanes) <= 2;
+    const double loads = two_runs ? multiplies + pixels.crossing(tile_pixels) * order
+                                  : pixels.cost(lanes, order, multiplies_of_step<Group>(columns_)) * multiplies;
+    int64_t planes = 0;
+    if (pixels.beside > 1)  // with squares of four or more pixels
+      planes = (std::min(s_.columns.out, pixels.beside) < 8 ? 16 : 12) * (s_.in_fields + s_.out_fields) * order;
+    else if (!two_runs && !pixels.packed)
+      planes = 10 * s_.out_fields * order;
+    return loads + static_cast<double>(planes) / static_cast<double>(steps_);
+  }
+
+  // Whether micro-kernels can store the result, if each of its vectors lies in one run or two.
+  bool may_store_results() const {
+    const bool weighs_result = p_.relaxed_weight && !p_.relax_input;
+    return finishes<Group>() && std::is_same_v<T, S> && p_.y_strides.column == 1 && !weighs_result && steps_ > 0;
   }
 
   // Calls of a block of fields, and where its weights go.
@@ -208,7 +254,7 @@ class IrrepFprop final : public IrrepFpropPlan {
         const int64_t step = kernel_planes<Group, Part>() * columns;
         calls_.push_back({blocks * kernel_parts<Group>() > 1 ? multiply_planes_for<T, Group, true>(columns)
                                                              : multiply_planes_for<T, Group, false>(columns),
-                          multiply_buffer_for<T, Group, Part>(columns), next, step, first * order * tile_pixels});
+                          multiply_buffer_for<T, Group, Part>(columns), next, step, first});
         T* to = next;
         for (int c = first_irrep_column<Group, Part>(); c < last_irrep_column<Group, Part>(); ++c) {
           const IrrepColumn column = irrep_columns<Group>()[c];
@@ -224,16 +270,16 @@ class IrrepFprop final : public IrrepFpropPlan {
 
   // Of the prefetch in one tile: at the end of every input field, and before the calls that read the buffer.
   int64_t prefetch_calls() const {
-    const int64_t blocks = block_steps_ ? (steps_ + block_steps_ - 1) / block_steps_ : 1;
-    return std::max<int64_t>(1,
-                             in_banks_ * s_.in_fields + blocks * (static_cast<int64_t>(calls_.size()) / s_.groups - 1));
+    const auto blocks = static_cast<int64_t>(step_blocks_.size());
+    return std::max<int64_t>(1, in_banks_ * s_.in_fields + blocks * (block_calls_ - 1));
   }
 
   // Image `next` is fetched while the ones before it are computed,
   void aim_at_image(Prefetch& prefetch, int64_t next, int64_t tiles) const {
-    if (s_.groups == 1 && p_.x_strides.column == 1 && next < s_.batch)
-      prefetch.x.aim(static_cast<const S*>(p_.x) + next * p_.x_strides.batch,
-                     s_.in_fields * s_.in_elements() * s_.rows.in * s_.columns.in, tiles * prefetch_calls());
+    if (s_.groups > 1 || p_.x_strides.column != 1 || next >= s_.batch) return;
+    const int64_t bytes = s_.in_fields * s_.in_elements() * s_.rows.in * s_.columns.in * sizeof(S);
+    prefetch.x.aim(static_cast<const S*>(p_.x) + next * p_.x_strides.batch, 1, bytes / LineGroups::line + 1,
+                   LineGroups::line, tiles * prefetch_calls());
   }
 
   // and where `count` tiles will be written.
@@ -243,43 +289,46 @@ class IrrepFprop final : public IrrepFpropPlan {
     const int64_t start = tile * tile_pixels, image = start / pixels_.image, column = start % pixels_.row;
     const int64_t row = std::min(start % pixels_.image / pixels_.row, s_.rows.out - 1);
     const S* y = static_cast<const S*>(p_.y) + (b + image) * ys.batch + block * s_.out_fields * ys.field;
-    const int64_t planes = s_.out_fields * order, calls = count * prefetch_calls();
-    prefetch.y = reinterpret_cast<const char*>(y + row * ys.row + std::min(column, s_.columns.out));
-    prefetch.y_end = reinterpret_cast<const char*>(y + s_.out_fields * ys.field);
-    prefetch.y_plane = ys.element * sizeof(S);
-    prefetch.y_line = 0;
-    prefetch.y_lines = count * tile_pixels * sizeof(S) / LinePrefetch::line + 1;
-    prefetch.y_quota = (planes * prefetch.y_lines + calls - 1) / calls;
+    prefetch.y.aim(y + row * ys.row + std::min(column, s_.columns.out),
+                   count * tile_pixels * sizeof(S) / LineGroups::line + 1, s_.out_fields * order,
+                   ys.element * sizeof(S), count * prefetch_calls());
   }
 
-  void multiply_tiles(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, int64_t last_number, T* buffer,
-                      T* sums, Prefetch& prefetch) const {
-    const int64_t count = static_cast<int64_t>(orbits_.size()), calls = static_cast<int64_t>(calls_.size()) / s_.groups;
-    const Call* const begin = calls_.data() + block * calls;
-    const PlaneSteps plane_steps{orbit_offset_.data(), orbit_offset_.data() + count * order, layout_.field};
+  // Of `numbers` in the stack. The sums are stored to the results or, if there are none, kept.
+  void multiply_tiles(int64_t block, const T* planes, int64_t first_tile, int64_t tiles, int64_t numbers,
+                      const TilePlaces<vectors>& places, T* buffer, T* sums, Prefetch& prefetch,
+                      const Results<T>* results) const {
+    const Call *const begin = calls_.data() + block * block_calls_, *const end = begin + block_calls_;
+    const PlaneSteps plane_steps{orbit_offset_.data(), orbit_offset_.data() + orbit_offset_.size(), layout_.field,
+                                 pixels_.plane_row - pixels_.width};
     if (steps_ == 0) std::fill_n(sums, tiles * tile_sums_, T(0));
-    for (int64_t first = 0; first < steps_; first += block_steps_) {
-      const int64_t steps = std::min(block_steps_, steps_ - first);
-      const T* field = planes + first / count * layout_.field;
-      const int64_t* offset = plane_steps.orbit_offset + first % count * order;
+    for (const auto& [first, steps, from_field, from_offset] : step_blocks_) {
+      const T* field = planes + from_field;
+      const int64_t* offset = plane_steps.orbit_offset + from_offset;
+      const Results<T>* finish = first + steps == steps_ ? results : nullptr;
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t start = (first_tile + tile) * tile_pixels;
         T* y = sums + tile * tile_sums_;
+        const TilePlace<vectors>* place = &places[first_tile + tile];
+        TilePlace<vectors> cut;
+        if (start + tile_pixels > numbers) place = &(cut = place->first_lanes(numbers - start, lanes));
+        if (results && (together_ == 1 ? first == 0 : finish != nullptr))
+          aim_at_next(prefetch, *results, first_tile + tile, places);
         const Call* call = begin;
-        if (pixels_.runs(start, tile_pixels) == 1) {
-          call->from_planes(plane_steps, field + pixels_.place(start), offset, buffer, prefetch,
-                            call->w + first * call->w_step, steps, y + call->y, first == 0);
+        if (place->load == TileLoad::Contiguous || (kMasks && place->load == TileLoad::Crossing)) {
+          call->from_planes(plane_steps, field, offset, buffer, prefetch, call->w + first * call->w_step, steps, y,
+                            call->field, first == 0, *place, finish);
           ++call;
         } else {
           int64_t runs = 1;
           for (int v = 0; v < vectors; ++v) runs = std::max(runs, pixels_.runs(start + v * lanes, lanes));
           with_runs(runs, [&](auto n) {
-            forward_transform<decltype(n)::value>(field, start, last_number, offset, plane_steps, steps, buffer);
+            forward_transform<decltype(n)::value>(field, start, numbers - 1, offset, plane_steps, steps, buffer);
           });
         }
-        for (; call != begin + calls; ++call) {
+        for (; call != end; ++call) {
           prefetch();
-          call->from_buffer(buffer, call->w + first * call->w_step, steps, y + call->y, first == 0);
+          call->from_buffer(buffer, call->w + first * call->w_step, steps, y, call->field, first == 0, *place, finish);
         }
       }
     }
@@ -325,12 +374,17 @@ class IrrepFprop final : public IrrepFpropPlan {
           for (int g = 0; g < order; ++g) f[g] += next[g] * T(widen(w[bank * order + g]));
         }
       }
-      if (bias)
-        for (int g = 0; g < order; ++g) f[g] += T(widen(bias[o]));
-      if (p_.relu)
-        for (int g = 0; g < order; ++g) f[g] = f[g] < 0 ? Vec{} : f[g];  // NaN stays NaN
+      add_bias_and_relu<T>(f, bias ? bias + o : nullptr, p_.relu);
       store_elements<Group>(f, to + v * lanes, row);
     }
+  }
+
+  // Where the tile after this one will be stored, while this one is computed.
+  void aim_at_next(Prefetch& prefetch, const Results<T>& results, int64_t tile,
+                   const TilePlaces<vectors>& places) const {
+    const bool last = tile + 1 == places.last();
+    const TilePlace<vectors>& next = places[last ? places.first() : tile + 1];
+    prefetch.y.aim(results.y + next.last_stored() + (last ? layout_.all_images() * p_.y_strides.batch : 0));
   }
 
   // Of so many tiles of a stack's planes; the pixels between rows and between images belong to nobody.
@@ -444,7 +498,11 @@ class IrrepFprop final : public IrrepFpropPlan {
   std::vector<int64_t> orbit_offset_;
   int64_t macro_tile_, together_, tile_sums_;  // tiles kept, and computed together; numbers of the sums of one
   int64_t block_steps_;                        // steps in the buffer
-  std::vector<Call> calls_;                    // [block of fields][call]
-  std::vector<Target> targets_;                // [block of fields][plane][field]
+  int64_t store_calls_;                        // of the prefetch, for the next tile's results
+  std::vector<StepBlock> step_blocks_;
+  std::vector<Call> calls_;      // [block of fields][call]
+  int64_t block_calls_;          // of a block of fields
+  std::vector<Target> targets_;  // [block of fields][plane][field]
+  bool stores_;                  // whether micro-kernels store the result
   std::unique_ptr<T[]> transformed_;
 };

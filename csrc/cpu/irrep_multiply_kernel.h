@@ -1,4 +1,4 @@
-// The inner loops of irrep fprop: matrix products whose lanes are pixels. Included after irrep_planes_kernel.h, in the same
+// The inner loops of irrep fprop: matrix products whose lanes are pixels. Included after irrep_tile_kernel.h, in the same
 // namespace.
 //
 // A micro-kernel adds up steps for some output fields and keeps their sums in registers. The first one of a tile takes the
@@ -76,18 +76,46 @@ constexpr unsigned planes_read(int at, int last) {
   return planes;
 }
 
-// Spreads the fetching of the next image, and of the lines that results go to, over the steps.
+// Fetches lines of memory into the second-level cache, some at every call. In a micro-kernel, a branch that turns out wrong
+// costs more than the lines, so that they come in groups and calls take as many groups each.
+struct LineGroups {
+  static constexpr int64_t line = LinePrefetch::line, group = 4;  // bytes, lines
+
+  const char *at = nullptr, *end = nullptr;
+  int64_t step = 0, span = 0, back = 0;  // from line to line, to the end, and back from there to where it goes on
+  int64_t all = 0, left = 0, quota = 0;  // groups: the last are those of a call
+
+  // `lines` lines of each of `planes` planes, one of each after the other.
+  void aim(const void* from, int64_t lines, int64_t planes, int64_t plane_bytes, int64_t calls) {
+    const int64_t groups = (planes + group - 1) / group;
+    step = plane_bytes, span = planes * plane_bytes, back = groups * group * plane_bytes - line;
+    all = groups * lines, quota = (all + calls - 1) / calls;
+    aim(from);
+  }
+  // As many again.
+  void aim(const void* from) {
+    at = static_cast<const char*>(from), end = at + span;
+    left = all;
+  }
+  __attribute__((always_inline)) void operator()() {
+    const int64_t groups = std::min(quota, left);
+    left -= groups;
+    for (int64_t i = 0; i < groups; ++i) {
+#pragma GCC unroll 4
+      for (int64_t n = 0; n < group; ++n) __builtin_prefetch(at + n * step, 0, 2);
+      at += group * step;
+      at -= at < end ? 0 : back;
+    }
+  }
+};
+
+// The next image, and the lines that results go to, while others are computed.
 struct Prefetch {
-  LinePrefetch x;
-  const char *y = nullptr, *y_end = nullptr;  // planes of the result
-  int64_t y_plane = 0, y_lines = 0, y_line = 0, y_quota = 0;
+  LineGroups x, y;
 
   void operator()() {
     x();
-    for (int64_t i = 0; i < y_quota && y < y_end; ++i) {
-      __builtin_prefetch(y + y_line * LinePrefetch::line, 1, 2);
-      if (++y_line == y_lines) y_line = 0, y += y_plane;
-    }
+    y();
   }
 };
 
@@ -142,10 +170,41 @@ struct PlaneSteps {
   const int64_t* orbit_offset;  // [orbit][g]
   const int64_t* orbit_end;
   int64_t field;  // from one to the next
+  int64_t gap;    // TwoRuns
 };
 
+// Where tiles store their results, instead of their sums.
+template <typename T>
+struct Results {
+  T* y;                    // of the first field
+  const T* bias;           // of the first field, or nullptr
+  int64_t field, element;  // from one to the next
+  bool relu;
+};
+
+// f[plane] of one field and vector.
+template <typename Group, int At, int Last, int Plane = 0, typename V, int Vectors, int Fields, int Planes>
+__attribute__((always_inline)) inline void gather_planes(const V (&sum)[Planes][Fields][Vectors], int o, int v,
+                                                         V (&f)[Group::table.order]) {
+  if constexpr (At < Last) {
+    constexpr IrrepColumn column = irrep_columns<Group>()[At];
+#pragma GCC unroll 32
+    for (int row = 0; row < column.irrep.dim; ++row) f[column.irrep.plane[row][column.i]] = sum[Plane + row][o][v];
+    gather_planes<Group, At + 1, Last, Plane + column.irrep.dim>(sum, o, v, f);
+  }
+}
+
+// What follows the inverse transform.
+template <typename T, typename V, int Order, typename S>
+__attribute__((always_inline)) inline void add_bias_and_relu(V (&f)[Order], const S* bias, bool relu) {
+  if (bias)
+    for (int g = 0; g < Order; ++g) f[g] += T(widen(*bias));
+  if (relu)
+    for (int g = 0; g < Order; ++g) f[g] = f[g] < 0 ? V{} : f[g];  // NaN stays NaN
+}
+
 // Takes steps from the planes and, if they are to be kept, leaves them in the buffer, [step][plane][vector].
-template <typename T, typename Group, bool Keep>
+template <typename T, typename Group, bool Keep, bool Crosses>
 struct FromPlanes {
   using V = typename Vector<T>::Aligned;
   static constexpr int order = Group::table.order, vectors = tile_vectors<Group>(), lanes = Vector<T>::lanes;
@@ -155,12 +214,26 @@ struct FromPlanes {
   const int64_t* offset;
   T* buffer;
   Prefetch& prefetch;
+  int64_t ahead[vectors];  // where rows end within the tile: from the first vector to this one,
+  TwoRuns runs[vectors];   // and what it is loaded in
+
+  FromPlanes(const PlaneSteps& steps, const T* field, const int64_t* offset, T* buffer, Prefetch& prefetch,
+             const TilePlace<vectors>& place)
+      : steps(steps), field(field + place.vector[0].from), offset(offset), buffer(buffer), prefetch(prefetch) {
+    for (int v = 0; v < vectors; ++v) {
+      ahead[v] = place.vector[v].from - place.vector[0].from;
+      runs[v] = {steps.gap, place.vector[v].behind};
+    }
+  }
 
   template <unsigned Planes>
   __attribute__((always_inline)) void next(V (&f)[vectors][order]) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      load_elements<Group>(f[v], field + v * lanes, offset);
+      if constexpr (Crosses)
+        load_elements<Group>(f[v], field + ahead[v], offset, runs[v]);
+      else
+        load_elements<Group>(f[v], field + v * lanes, offset);
       transform<Group>(f[v]);
       if (Keep) store_elements<Group>(f[v], buffer + v * lanes, vectors * lanes);
     }
@@ -202,14 +275,35 @@ struct FromBuffer {
   }
 };
 
-// y[field][plane] += Σ_step X̂[step] · w[step][column of an irrep][j][field]; `first` starts from zero.
+// Each element's numbers in the lanes of a run, or of two.
+template <typename Group, int G = 0, typename V, typename T>
+__attribute__((always_inline)) inline void store_runs(const V (&f)[Group::table.order], T* to, int64_t stride,
+                                                      const VectorPlace& place) {
+  if constexpr (G < Group::table.order) {
+    store_lanes(to + place.to[0], f[G], place.stored[0]);
+    if (place.stored[1]) store_lanes(to + place.to[1], f[G], place.stored[1]);
+    store_runs<Group, G + 1>(f, to + stride, stride, place);
+  }
+}
+
+// Whether a micro-kernel has all planes of its fields, and so can finish them.
+template <typename Group>
+constexpr bool finishes() {
+  return kMasks && kernel_parts<Group>() == 1;
+}
+
+// sums[field][plane] += Σ_step X̂[step] · w[step][column of an irrep][j][field]; `first` starts from zero. With `results`
+// they are finished and stored there.
 template <typename T, typename Group, int Part, int Fields, typename Source>
-__attribute__((always_inline)) inline void multiply(Source source, const T* __restrict__ w, int64_t steps, T* y,
-                                                    bool first) {
+__attribute__((always_inline)) inline void multiply(Source source, const T* __restrict__ w, int64_t steps, T* sums,
+                                                    int64_t field, bool first,
+                                                    const TilePlace<tile_vectors<Group>()>& place,
+                                                    const Results<T>* results) {
   using V = typename Vector<T>::Aligned;
   constexpr int At = first_irrep_column<Group, Part>(), Last = last_irrep_column<Group, Part>();
   constexpr int Planes = kernel_planes<Group, Part>();
   V sum[Planes][Fields][tile_vectors<Group>()];
+  T* y = sums + field * (Group::table.order * tile_vectors<Group>() * Vector<T>::lanes);
   if (first)
     for_each_sum<T, Group, At, Last, Fields>(sum, y, [](V& each, T*) { each = V{}; });
   else
@@ -220,38 +314,61 @@ __attribute__((always_inline)) inline void multiply(Source source, const T* __re
     source.template next<planes_read<Group>(At, Last)>(f);
     multiply_step<T, Group, At, Last, Fields>(f, w, sum);
   }
+  if constexpr (finishes<Group>())
+    if (results) {
+      const T* bias = results->bias ? results->bias + field : nullptr;
+      T* to = results->y + field * results->field;
+#pragma GCC unroll 32
+      for (int o = 0; o < Fields; ++o, to += results->field) {
+        for (int v = 0; v < tile_vectors<Group>(); ++v) {
+          V f[Group::table.order];
+          gather_planes<Group, At, Last>(sum, o, v, f);
+          transpose_transform<Group>(f);
+          add_bias_and_relu<T>(f, bias ? bias + o : nullptr, results->relu);
+          store_runs<Group>(f, to, results->element, place.vector[v]);
+        }
+      }
+      return;
+    }
   asm("" : "+r"(y));  // or the compiler keeps a pointer per field alive across the loop
   for_each_sum<T, Group, At, Last, Fields>(sum, y, [](const V& each, T* at) { *reinterpret_cast<V*>(at) = each; });
 }
 
-// What differs from call to call comes in registers: a structure just written would be waited for.
 template <typename T, typename Group, bool Keep, int Fields>
-void multiply_planes(const PlaneSteps& planes, const T* field, const int64_t* offset, T* buffer, Prefetch& prefetch,
-                     const T* w, int64_t steps, T* y, bool first) {
-  multiply<T, Group, 0, Fields>(FromPlanes<T, Group, Keep>{planes, field, offset, buffer, prefetch}, w, steps, y,
-                                first);
+void multiply_planes(const PlaneSteps& planes, const T* from, const int64_t* offset, T* buffer, Prefetch& prefetch,
+                     const T* w, int64_t steps, T* sums, int64_t field, bool first,
+                     const TilePlace<tile_vectors<Group>()>& place, const Results<T>* results) {
+  if constexpr (kMasks)
+    if (place.load == TileLoad::Crossing)
+      return multiply<T, Group, 0, Fields>(
+          FromPlanes<T, Group, Keep, true>{planes, from, offset, buffer, prefetch, place}, w, steps, sums, field, first,
+          place, results);
+  multiply<T, Group, 0, Fields>(FromPlanes<T, Group, Keep, false>{planes, from, offset, buffer, prefetch, place}, w,
+                                steps, sums, field, first, place, results);
 }
 template <typename T, typename Group, int Part, int Fields>
-void multiply_buffer(const T* buffer, const T* w, int64_t steps, T* y, bool first) {
-  multiply<T, Group, Part, Fields>(FromBuffer<T, Group>{buffer}, w, steps, y, first);
+void multiply_buffer(const T* buffer, const T* w, int64_t steps, T* sums, int64_t field, bool first,
+                     const TilePlace<tile_vectors<Group>()>& place, const Results<T>* results) {
+  multiply<T, Group, Part, Fields>(FromBuffer<T, Group>{buffer}, w, steps, sums, field, first, place, results);
 }
 
-template <typename T>
+template <typename T, typename Group>
 using MultiplyPlanes = void (*)(const PlaneSteps&, const T*, const int64_t*, T*, Prefetch&, const T*, int64_t, T*,
-                                bool);
-template <typename T>
-using MultiplyBuffer = void (*)(const T*, const T*, int64_t, T*, bool);
+                                int64_t, bool, const TilePlace<tile_vectors<Group>()>&, const Results<T>*);
+template <typename T, typename Group>
+using MultiplyBuffer = void (*)(const T*, const T*, int64_t, T*, int64_t, bool, const TilePlace<tile_vectors<Group>()>&,
+                                const Results<T>*);
 
 // The micro-kernels for a number of output fields.
 template <typename T, typename Group, bool Keep, int Fields = kernel_fields<Group, 0>()>
-MultiplyPlanes<T> multiply_planes_for(int64_t fields) {
+MultiplyPlanes<T, Group> multiply_planes_for(int64_t fields) {
   if constexpr (Fields > 0)
     return fields == Fields ? multiply_planes<T, Group, Keep, Fields>
                             : multiply_planes_for<T, Group, Keep, Fields - 1>(fields);
   return nullptr;
 }
 template <typename T, typename Group, int Part, int Fields = kernel_fields<Group, Part>()>
-MultiplyBuffer<T> multiply_buffer_for(int64_t fields) {
+MultiplyBuffer<T, Group> multiply_buffer_for(int64_t fields) {
   if constexpr (Fields > 0)
     return fields == Fields ? multiply_buffer<T, Group, Part, Fields>
                             : multiply_buffer_for<T, Group, Part, Fields - 1>(fields);

@@ -59,7 +59,7 @@ __attribute__((always_inline)) inline T masked(T gradient, T activated) {
 // To the lanes of a mask, the next numbers in memory; other lanes of `to` stay.
 template <typename T>
 __attribute__((always_inline)) inline void expand(T* to, const T* from, const T* activated, uint32_t lanes) {
-  if constexpr (kExpands) {
+  if constexpr (kMasks) {
     typename Vector<T>::Aligned value = load_expanded(from, lanes);
     if (activated) value = masked<typename Vector<T>::Aligned>(value, load_expanded(activated, lanes));
     store_lanes(to, value, lanes);
@@ -86,7 +86,7 @@ class RowGaps {
   RowGaps() = default;
   // Of rows `distance` apart in a plane; `lead` lanes of the first vector come before them.
   RowGaps(int64_t rows, int64_t width, int64_t distance, int64_t lead, int64_t lanes) : lead_(lead), lanes_(lanes) {
-    if (!kExpands || rows < 1) return;
+    if (!kMasks || rows < 1) return;
     const int64_t vectors = (lead + (rows - 1) * distance + width + lanes - 1) / lanes;
     if (vectors > kMostVectors) return;
     parts_.resize(vectors, {0, -1});
@@ -349,6 +349,13 @@ struct PixelOrder {
   int64_t runs(int64_t lanes) const {
     if (!packed || width % lanes == 0) return 1;
     return lanes % width == 0 ? lanes / width : (lanes - 2) / width + 2;
+  }
+  // The most rows that a vector meets.
+  int64_t rows(int64_t lanes) const { return 1 + (lanes - std::gcd(lanes, row) + row - 1) / row; }
+  // The share of the tiles of so many numbers in which a row ends.
+  double crossing(int64_t tile) const {
+    const int64_t starts = tile - std::gcd(tile, width);
+    return packed ? std::min(1.0, static_cast<double>(starts) / static_cast<double>(width)) : 0;
   }
   // How much longer a step of a vector takes for its runs, where it takes as long as so many multiply-adds without: a load
   // across cache lines, which most of these are, as long as four (measured).

@@ -72,11 +72,11 @@ __attribute__((always_inline)) inline void store_elements(const V (&f)[Group::ta
   }
 }
 
-// Whether the processor spreads neighbours in memory over the lanes of a mask.
+// Whether the processor loads and stores the lanes of a mask.
 #if defined(__x86_64__)
-constexpr bool kExpands = kVectorBytes == 64;
+constexpr bool kMasks = kVectorBytes == 64;
 #else
-constexpr bool kExpands = false;
+constexpr bool kMasks = false;
 #endif
 
 // Lane by lane of the mask the next number in memory, and 0 in other lanes.
@@ -95,6 +95,22 @@ __attribute__((always_inline)) inline void store_lanes(T* to, const V& value, ui
   else
     _mm512_mask_storeu_ps(to, static_cast<uint16_t>(lanes), value);
 }
+
+// Lanes of the mask lie `gap` numbers further on.
+struct TwoRuns {
+  int64_t gap;
+  uint32_t behind;
+
+  template <typename T>
+  __attribute__((always_inline)) auto load(const T* from) const {
+    using V = typename Vector<T>::Aligned;
+    const V value = Neighbours{}.load(from);
+    if constexpr (std::is_same_v<T, double>)
+      return static_cast<V>(_mm512_mask_loadu_pd(value, static_cast<uint8_t>(behind), from + gap));
+    else
+      return static_cast<V>(_mm512_mask_loadu_ps(value, static_cast<uint16_t>(behind), from + gap));
+  }
+};
 
 // Offsets of elements at a constant distance.
 struct Strided {

@@ -106,9 +106,11 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   const int64_t transform_units = plan->transform_units();
   plan->transform_weight(0, transform_units / 2);
   plan->transform_weight(transform_units / 2, transform_units);
-  const int64_t units = plan->stacks() * 3;  // images cut into three parts, in two calls
-  plan->run(0, units / 2, 3);
-  plan->run(units / 2, units, 3);
+  // Images cut into three parts, the last first: what a part stores beyond its end stays.
+  for (int64_t begin = 0, end = plan->stacks() * 3; end > 0; end = begin) {
+    begin = std::max<int64_t>(0, end - 2);
+    plan->run(begin, end, 3);
+  }
 
   // wgrad has no spread.
   for (int l = 0; c.spread == 1 && l < c.banks; ++l) {
@@ -196,6 +198,13 @@ int main() {
       {false, 4, 1, 1, 48, 9, 15, 3, 2, 0, 1, 1, FieldsLast},
       {false, 3, 1, 1, 50, 6, 27, 3, 1, 0, 1, 1, ElementsLast},
       {true, 9, 1, 1, 64, 7, 7, 3, 1, 1, 1, 1, Rows, 2, false},
+      // Results stored from registers, in one run or two; tiles in which rows end, or images.
+      {false, 2, 1, 1, 6, 5, 28, 3, 1, 1, 1, 1, Rows},
+      {false, 2, 2, 2, 2, 4, 29, 3, 1, 1, 1, 1, Rows},
+      {true, 2, 1, 2, 16, 6, 15, 3, 1, 0, 1, 1, Rows, 1, false, true},
+      {false, 7, 1, 1, 17, 4, 14, 3, 1, 1, 1, 1, Rows},
+      {false, 5, 1, 1, 16, 3, 20, 3, 1, 0, 1, 1, Rows, 2, true},
+      {false, 3, 1, 1, 7, 4, 22, 5, 1, 1, 1, 1, Rows},
       // Output fields that fill the lanes of wgrad.
       {false, 2, 1, 2, 16, 12, 20, 3, 1, 1, 1, 1, Rows},
       {false, 3, 2, 1, 31, 9, 14, 3, 1, 1, 1, 1, FieldsLast, 2, false},
