@@ -107,9 +107,13 @@ def test_the_memory_format_of_the_input_is_kept(kind, group, in_fields, out_fiel
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size, stride, fields", [((4, 4), 1, 3), ((8, 8), 1, 20), ((7, 3), 1, 3), ((5, 9), 2, 3)])
+@pytest.mark.parametrize(
+    "size, stride, fields",
+    [((4, 4), 1, 3), ((8, 8), 1, 20), ((7, 3), 1, 3), ((5, 9), 2, 3), ((6, 14), 1, 16), ((5, 28), 1, 6), ((3, 29), 1, 2)],
+)
 def test_small_images_computed_together(group, size, stride, fields, dtype):
-    """Side by side, or one behind the other, as many as one thread has: the bits of each image alone, in both formats."""
+    """Side by side, or one behind the other, as many as one thread has: the bits of each image alone, in both formats.
+    Of wider ones, rows end within vectors, whose results lie in one run or in two."""
     x = torch.randn(11, 3, group.order, *size).to(dtype)
     weight = torch.randn(fields, 3, group.order, 3, 3).to(dtype)
     options = (group.name, "output", [stride] * 2, [1, 1], [1, 1], 1)
