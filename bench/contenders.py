@@ -28,7 +28,8 @@ def last(x: Tensor) -> Tensor:
 
 
 class Layer:
-    """One layer: its tensors, and a function a contender that returns the result [B, |P|·C_out, H', W']."""
+    """One layer: its tensors, and a function a contender that returns the result as it makes it: ours [B, C_out, |P|, H', W'],
+    the peer [B, |P|·C_out, H', W']."""
 
     def __init__(self, case: LayerCase, dtype: torch.dtype = torch.float32):
         torch.manual_seed(0)
@@ -51,7 +52,7 @@ class Layer:
         function = getattr(functional, f"{'relaxed_' if self.case.banks else ''}{kind}_conv2d")
         algorithm = name.removesuffix(" channels_last")
         options = dict(group=self.case.group, padding=1, stride=self.case.stride, algorithm=algorithm)
-        return function(x, *weights, **self.relax, **options).flatten(1, 2)
+        return function(x, *weights, **self.relax, **options)
 
     def auto(self, gradients: bool) -> list[str]:
         """The contenders that "auto" would take, for each memory format, with or without gradients to come."""
@@ -96,7 +97,7 @@ def check(case: LayerCase) -> None:
     exact = Layer(case, torch.float64)
     exact.x = {"reference": exact.x["reference"].float().double()}
     exact.weights = [w.float().double() for w in exact.weights]
-    want = exact.forward()["reference"]()
+    want = exact.forward()["reference"]().flatten(1, 2)
     layer = Layer(case)
     layer.weights = [w.float() for w in exact.weights]
     x = exact.x["reference"].float()
@@ -104,7 +105,7 @@ def check(case: LayerCase) -> None:
     filter = functional.expand_filter(*layer.weights, group=case.group, **layer.relax)
     layer.filters = {"conv2d": filter, "conv2d channels_last": last(filter)}
     layer.planes = {"conv2d": x.flatten(1, -3), "conv2d channels_last": last(x).flatten(1, -3)}
-    errors = {name: (call() - want).abs().max() for name, call in layer.forward().items()}
+    errors = {name: (call().flatten(1, -3) - want).abs().max() for name, call in layer.forward().items()}
     allowed = 2 * max(error for name, error in errors.items() if name.startswith("reference")) + 1e-5
     for name, error in errors.items():
         assert error <= allowed, f"{case.name}, {name}: error {error:.2e}, allowed {allowed:.2e}"

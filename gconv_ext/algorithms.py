@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import autograd, dense, kernels, ops, reference, triton_kernels
 from .groups import PointGroup
-from .kept import forward_mode
+from .kept import derivative_free, forward_mode
 
 
 @dataclass(frozen=True)  # PyTorch 2.10 does not trace the properties of a NamedTuple
@@ -151,16 +151,36 @@ def check_algorithm(algorithm: str) -> None:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
 
 
-def _run(call: Convolution, algorithm: str, family: str) -> Tensor:
-    if family:
-        options = autograd.ConvOptions(family, call.group.name, call.relax_on, *call.planar_options)
-        return kernels.conv2d(call.x, call.weight, call.relaxed_weight, call.bias, call.activation == "relu", options)
-    if algorithm == "dense":
-        filter = dense.expand_filter(call.weight, call.relaxed_weight, call.group.name, call.relax_on)
+class Plan(NamedTuple):
+    """How a checked call is computed; whatever its tensors hold.
+
+    Attributes:
+        algorithm: resolved, not "auto".
+        options: what our own kernels take, or, of family "", where PyTorch convolves.
+        group, lifting: of the call.
+        relu: whether max(y, 0) is asked for.
+        free: whether no derivative is being taken, as kept.derivative_free says of all tensors.
+    """
+
+    algorithm: str
+    options: autograd.ConvOptions
+    group: PointGroup
+    lifting: bool
+    relu: bool
+    free: bool
+
+
+def compute(plan: Plan, x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The result of the call that the plan was made of, or of one with the same signature (plan_cache.py)."""
+    options = plan.options
+    if options.kernels:
+        return kernels.conv2d(x, weight, relaxed_weight, bias, plan.relu, plan.free, options)
+    if plan.algorithm == "dense":
+        filter = dense.expand_filter(weight, relaxed_weight, options.group, options.relax_on)
     else:
-        filter = reference.expand_filter(call.weight, call.relaxed_weight, call.group, call.relax_on, call.lifting)
-    y = reference.correlate(call.x, filter, call.bias, call.group, *call.planar_options)
-    return y.relu() if call.activation == "relu" else y
+        filter = reference.expand_filter(weight, relaxed_weight, plan.group, options.relax_on, plan.lifting)
+    y = reference.correlate(x, filter, bias, plan.group, options.stride, options.padding, options.dilation, options.groups)
+    return y.relu() if plan.relu else y
 
 
 # Real multiplications of one (input field, output field, orbit) triple, summed over the irreps, and what the butterflies of
@@ -258,7 +278,8 @@ def choose(call: Convolution) -> Explanation:
         return Explanation("dense", dense, rejected | {"irrep": "PyTorch's convolution has matrix units for 16-bit types"})
     ratio = dense_cost(call) / irrep_cost(call)
     # While a graph is captured the sizes may be symbols, and nobody reads the reason.
-    times = "some" if torch.compiler.is_compiling() else f"{ratio:.1f}"
+    symbols = torch.compiler.is_compiling() or not isinstance(ratio, float)
+    times = "some" if symbols else f"{ratio:.1f}"
     if ratio > 1.05:  # fitted together with the numbers above
         reason = f"fewer multiplications; estimated {times} times as fast as dense"
         return Explanation("irrep", reason, rejected | {"dense": "estimated slower"})
@@ -292,9 +313,12 @@ def _kernels(algorithm: str, support: Support) -> str:
     return support.kernels
 
 
-def run(call: Convolution, algorithm: str) -> Tensor:
-    """Computes the call with the named algorithm; errors as in api.functional."""
-    return _run(call, *_resolve(call, algorithm))
+def plan(call: Convolution, algorithm: str) -> Plan:
+    """How to compute the call with the named algorithm; errors as in functional."""
+    algorithm, family = _resolve(call, algorithm)
+    options = autograd.ConvOptions(family, call.group.name, call.relax_on, *call.planar_options)
+    free = derivative_free(call.x, call.weight, call.relaxed_weight, call.bias)
+    return Plan(algorithm, options, call.group, call.lifting, call.activation == "relu", free)
 
 
 def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:

@@ -45,8 +45,12 @@ def check_positive(name: str, value: object) -> int:
 
 def as_pair(name: str, value: object, minimum: int, group: PointGroup) -> tuple[int, int]:
     """`value` as (rows, columns).  A group with quarter turns needs both the same."""
-    if type(value) is int and minimum <= value < 2**31:  # nearly always
+    if type(value) is int and minimum <= value < 2**31:  # nearly always this or,
         return value, value
+    if type(value) is tuple and len(value) == 2:  # from a layer, this
+        rows, columns = value
+        if type(rows) is int and type(columns) is int and minimum <= rows == columns < 2**31:
+            return value
     pair = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(pair, (tuple, list)) or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
@@ -118,7 +122,6 @@ def check_convolution(
 ) -> None:  # fmt: skip
     """x, bias and the sizes, once the filter bank itself is known to be right."""
     _check_map(x, weight, group, lifting)
-    check_positive("groups", groups)
     banks = weight.dim() - x.dim()  # 1 when there is an axis of banks
     out_fields, in_fields = weight.shape[banks], weight.shape[banks + 1]
     if out_fields % groups:

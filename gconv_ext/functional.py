@@ -32,10 +32,13 @@ Float32 products on a GPU are exact, unless torch.backends.cuda.matmul.allow_tf3
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from . import algorithms, checks
 from .groups import PointGroup, as_group
+from .plan_cache import PlanCache, signature_of
 
 __all__ = [
     "lifting_conv2d", "group_conv2d", "group_conv_transpose2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d",
@@ -43,22 +46,60 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _checked_call(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, *, lifting: bool, relaxed: bool,
-    group: PointGroup | str, relax_on: str, stride: int | tuple[int, int], padding: int | tuple[int, int],
-    dilation: int | tuple[int, int], groups: int, activation: str | None,
-) -> algorithms.Convolution:  # fmt: skip
+class _Options(NamedTuple):
+    """Checked, but not against the tensors."""
+
+    lifting: bool
+    relaxed: bool
+    group: PointGroup
+    relax_on: str
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    activation: str | None
+    algorithm: str
+
+
+def _checked_options(
+    *, lifting: bool, relaxed: bool, group: PointGroup | str, relax_on: str, stride: int | tuple[int, int],
+    padding: int | tuple[int, int], dilation: int | tuple[int, int], groups: int, activation: str | None, algorithm: str,
+) -> _Options:  # fmt: skip
     group = as_group(group)
     checks.check_relax_on(relax_on, lifting)
     checks.check_activation(activation)
+    algorithms.check_algorithm(algorithm)
     stride = checks.as_pair("stride", stride, 1, group)
     padding = checks.as_pair("padding", padding, 0, group)
     dilation = checks.as_pair("dilation", dilation, 1, group)
+    checks.check_positive("groups", groups)
+    return _Options(lifting, relaxed, group, relax_on, stride, padding, dilation, groups, activation, algorithm)
+
+
+def _checked_call(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, options: _Options
+) -> algorithms.Convolution:
+    lifting, relaxed, group, relax_on, stride, padding, dilation, groups, activation, _ = options
     checks.check_filter_bank(weight, relaxed_weight, group, lifting, relaxed)
     checks.check_convolution(x, weight, bias, group, lifting, stride, padding, dilation, groups)
     return algorithms.Convolution(
         x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups, activation
     )
+
+
+_plans = PlanCache()
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, options: _Options
+) -> Tensor:
+    # Between convolutions Python's code leaves the processor's caches, and checks took as long as a small convolution.
+    signature = signature_of(x, weight, relaxed_weight, bias)
+    plan = _plans.get(signature, options)
+    if plan is None:
+        plan = algorithms.plan(_checked_call(x, weight, relaxed_weight, bias, options), options.algorithm)
+        _plans.add(signature, options, plan)
+    return algorithms.compute(plan, x, weight, relaxed_weight, bias)
 
 
 def lifting_conv2d(
@@ -87,11 +128,11 @@ def lifting_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    call = _checked_call(
-        x, weight, None, bias, lifting=True, relaxed=False, group=group, relax_on="output",
-        stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
+    options = _checked_options(
+        lifting=True, relaxed=False, group=group, relax_on="output", stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, algorithm=algorithm,
     )  # fmt: skip
-    return algorithms.run(call, algorithm)
+    return _convolve(x, weight, None, bias, options)
 
 
 def group_conv2d(
@@ -115,11 +156,11 @@ def group_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    call = _checked_call(
-        x, weight, None, bias, lifting=False, relaxed=False, group=group, relax_on="output",
-        stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
+    options = _checked_options(
+        lifting=False, relaxed=False, group=group, relax_on="output", stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, algorithm=algorithm,
     )  # fmt: skip
-    return algorithms.run(call, algorithm)
+    return _convolve(x, weight, None, bias, options)
 
 
 def group_conv_transpose2d(
@@ -189,11 +230,11 @@ def relaxed_lifting_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    call = _checked_call(
-        x, weight, relaxed_weight, bias, lifting=True, relaxed=True, group=group, relax_on=relax_on,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
+    options = _checked_options(
+        lifting=True, relaxed=True, group=group, relax_on=relax_on, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, algorithm=algorithm,
     )  # fmt: skip
-    return algorithms.run(call, algorithm)
+    return _convolve(x, weight, relaxed_weight, bias, options)
 
 
 def relaxed_group_conv2d(
@@ -223,11 +264,11 @@ def relaxed_group_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    call = _checked_call(
-        x, weight, relaxed_weight, bias, lifting=False, relaxed=True, group=group, relax_on=relax_on,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
+    options = _checked_options(
+        lifting=False, relaxed=True, group=group, relax_on=relax_on, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, algorithm=algorithm,
     )  # fmt: skip
-    return algorithms.run(call, algorithm)
+    return _convolve(x, weight, relaxed_weight, bias, options)
 
 
 def expand_filter(
@@ -281,10 +322,9 @@ def explain(
     """
     if bias is None and isinstance(relaxed_weight, Tensor) and relaxed_weight.dim() == 1:
         relaxed_weight, bias = None, relaxed_weight
-    algorithms.check_algorithm(algorithm)
-    call = _checked_call(
-        x, weight, relaxed_weight, bias, lifting=isinstance(x, Tensor) and x.dim() == 4,
-        relaxed=relaxed_weight is not None, group=group, relax_on=relax_on,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
+    options = _checked_options(
+        lifting=isinstance(x, Tensor) and x.dim() == 4, relaxed=relaxed_weight is not None, group=group,
+        relax_on=relax_on, stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
+        algorithm=algorithm,
     )  # fmt: skip
-    return algorithms.choose(call)
+    return algorithms.choose(_checked_call(x, weight, relaxed_weight, bias, options))

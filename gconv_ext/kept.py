@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import ops
 
@@ -21,28 +21,32 @@ class Kept:
 
     def __init__(self, compute: Callable[..., Tensor]):
         self._compute = compute
-        self._lock = threading.Lock()
-        # weight -> (what result is of, result)
-        self._entries: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        # id of a weight -> (a reference that ends the entry, what result is of, result). A dictionary with weak keys takes
+        # longer to ask.
+        self._entries: dict[int, tuple[weakref.ref[Tensor], tuple[Any, ...], Tensor]] = {}
 
     def __call__(self, weight: Tensor, relaxed_weight: Tensor | None, *options: str | int) -> Tensor:
-        with self._lock:
-            entry = self._entries.get(weight)
+        key = id(weight)
         state = (_state(weight), relaxed_weight if relaxed_weight is None else _state(relaxed_weight), options)
+        entry = self._entries.get(key)
         if entry is not None:
-            kept_state, result = entry
+            _, kept_state, result = entry
             if kept_state == state and result.is_inference() == torch.is_inference_mode_enabled():
                 return result
         result = self._compute(weight, relaxed_weight, *options)
-        with self._lock:
-            self._entries[weight] = (state, result)
+        self._entries[key] = (weakref.ref(weight, lambda _: self._entries.pop(key, None)), state, result)
         return result
 
 
-def may_keep(weight: Tensor, relaxed_weight: Tensor | None, known_free: bool = False) -> bool:
-    """Whether results of these weights may be kept: they are derivative_free, which may be known.  Not on a GPU, where a look
-    at the contents would make the processor wait for it."""
-    return ops.is_compiled("fingerprint", weight.device) and (known_free or derivative_free(weight, relaxed_weight))
+def can_keep(weight: Tensor) -> bool:
+    """Whether contents can be compared.  Not on a GPU, where a look at them would make the processor wait for it, and not
+    while torch.jit.trace records what is computed."""
+    return ops.is_compiled("fingerprint", weight.device) and not torch.jit.is_tracing()
+
+
+def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
+    """Whether results of these weights may be kept."""
+    return can_keep(weight) and derivative_free(weight, relaxed_weight)
 
 
 def derivative_free(*tensors: Tensor | None) -> bool:
@@ -53,12 +57,23 @@ def derivative_free(*tensors: Tensor | None) -> bool:
     return plain(*given) and not forward_mode()
 
 
+ORDINARY = {Tensor, torch.nn.Parameter}
+
+
 def plain(*tensors: Tensor) -> bool:
     """Whether these are tensors with contents, seen by Python as they are: not traced, transformed, fake or of a subclass."""
+    return _untransformed() and all([type(tensor) in ORDINARY for tensor in tensors])
+
+
+def eager() -> bool:
+    """Whether functions of plain tensors are being computed now, without a trace or forward-mode derivatives."""
+    return _untransformed() and not forward_mode() and not torch.jit.is_tracing()
+
+
+def _untransformed() -> bool:
     return (
         not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
-        and all([type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors])
         and not torch._C._len_torch_dispatch_stack()
     )
 

@@ -16,21 +16,22 @@ import torch
 from torch import Tensor
 
 from . import autograd, ops
-from .kept import Kept, derivative_free, may_keep
+from .kept import Kept, can_keep
 
 _kept_transform = Kept(lambda weight, relaxed_weight, kernels, *options: ops.transform_weight(kernels, weight, relaxed_weight, *options))
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, options: autograd.ConvOptions
-) -> Tensor:
-    """Shapes as in functional, unchecked; `relu` is applied in the same pass."""
-    transformed, free = None, derivative_free(x, weight, relaxed_weight, bias)
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, free: bool,
+    options: autograd.ConvOptions,
+) -> Tensor:  # fmt: skip
+    """Shapes as in functional, unchecked; `relu` is applied in the same pass.  `free`: kept.derivative_free of all tensors."""
+    transformed = None
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         relaxed_weight, bias = (tensor if tensor is None else tensor.to(dtype) for tensor in (relaxed_weight, bias))
-    elif options.kernels.endswith("irrep") and may_keep(weight, relaxed_weight, free):
+    elif options.kernels.endswith("irrep") and free and can_keep(weight):
         transformed = _kept_transform(weight, relaxed_weight, options.kernels, options.group, options.relax_on, options.groups)
     if free:  # an autograd.Function would take longer than a small convolution
         return ops.fprop(options.kernels, x, weight, relaxed_weight, bias, transformed, *options[1:], relu)

@@ -14,6 +14,7 @@ namespace gconv::cpu {
 using Fingerprint = std::array<uint64_t, 2>;
 
 namespace fingerprint_detail {
+constexpr int64_t kAhead = 2048;  // bytes
 constexpr uint64_t kOdd[4] = {0x9e3779b97f4a7c15, 0xc2b2ae3d27d4eb4f, 0x165667b19e3779f9, 0xd6e8feb86659fd93};
 
 inline uint64_t fold(uint64_t a, uint64_t b) {
@@ -34,7 +35,10 @@ inline Fingerprint fingerprint(const void* data, int64_t bytes) {
   const char* from = static_cast<const char*>(data);
   uint64_t sum[4] = {kOdd[1], kOdd[2], kOdd[3], kOdd[0]};
   int64_t left = bytes;
-  for (; left >= 64; left -= 64, from += 64) add(sum, from);
+  for (; left >= 64; left -= 64, from += 64) {
+    __builtin_prefetch(from + kAhead);  // left to the processor, memory is waited for line by line
+    add(sum, from);
+  }
   char rest[64] = {};
   std::memcpy(rest, from, left);
   add(sum, rest);
