@@ -156,3 +156,24 @@ def test_torch_script(way):
     torch.jit.save(scripted, file)
     file.seek(0)
     assert_close(torch.jit.load(file)(more), layers(more))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("called_before", [False, True])
+def test_torch_script_of_the_fast_layers(called_before):
+    """Traced without gradients, also where plans and transformed weights of the same call are kept."""
+    network = torch.nn.Sequential(
+        nn.LiftingConv2d(2, 3, 3, padding=1, algorithm="irrep", activation="relu"), nn.GroupConv2d(3, 2, 3, algorithm="irrep")
+    ).eval()
+    x, more = torch.randn(2, 2, 7, 6), torch.randn(3, 2, 9, 9)
+    file = io.BytesIO()
+    with torch.no_grad():
+        if called_before:
+            network(x)
+        torch.jit.save(torch.jit.trace(network, (x,)), file)
+        file.seek(0)
+        loaded = torch.jit.load(file)
+        assert torch.equal(loaded(x), network(x)) and torch.equal(loaded(more), network(more))
+        for parameter, same in zip(loaded.parameters(), network.parameters()):
+            same.copy_(parameter.mul_(2))
+        assert torch.equal(loaded(more), network(more))
