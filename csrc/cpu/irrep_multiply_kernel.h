@@ -76,49 +76,6 @@ constexpr unsigned planes_read(int at, int last) {
   return planes;
 }
 
-// Fetches lines of memory into the second-level cache, some at every call. In a micro-kernel, a branch that turns out wrong
-// costs more than the lines, so that they come in groups and calls take as many groups each.
-struct LineGroups {
-  static constexpr int64_t line = LinePrefetch::line, group = 4;  // bytes, lines
-
-  const char *at = nullptr, *end = nullptr;
-  int64_t step = 0, span = 0, back = 0;  // from line to line, to the end, and back from there to where it goes on
-  int64_t all = 0, left = 0, quota = 0;  // groups: the last are those of a call
-
-  // `lines` lines of each of `planes` planes, one of each after the other.
-  void aim(const void* from, int64_t lines, int64_t planes, int64_t plane_bytes, int64_t calls) {
-    const int64_t groups = (planes + group - 1) / group;
-    step = plane_bytes, span = planes * plane_bytes, back = groups * group * plane_bytes - line;
-    all = groups * lines, quota = (all + calls - 1) / calls;
-    aim(from);
-  }
-  // As many again.
-  void aim(const void* from) {
-    at = static_cast<const char*>(from), end = at + span;
-    left = all;
-  }
-  __attribute__((always_inline)) void operator()() {
-    const int64_t groups = std::min(quota, left);
-    left -= groups;
-    for (int64_t i = 0; i < groups; ++i) {
-#pragma GCC unroll 4
-      for (int64_t n = 0; n < group; ++n) __builtin_prefetch(at + n * step, 0, 2);
-      at += group * step;
-      at -= at < end ? 0 : back;
-    }
-  }
-};
-
-// The next image, and the lines that results go to, while others are computed.
-struct Prefetch {
-  LineGroups x, y;
-
-  void operator()() {
-    x();
-    y();
-  }
-};
-
 // sum[plane][field][vector] += Σ_j f[vector][row, j] · w[j][field] for the columns of irreps from `At` to `Last`. Recursion,
 // not loops: the sums must stay in registers.
 template <typename T, typename Group, int At, int Last, int Fields, int Plane = 0, typename V, int Vectors, int Order,

@@ -484,20 +484,46 @@ void scale_planes(const T* from, const S* w, int64_t fields, int64_t field_strid
     }
 }
 
-// Fetches a stretch of memory into the second-level cache, a part at every call: left to the copies at both ends of an
-// image, it is waited for while the multipliers idle.
-struct LinePrefetch {
-  static constexpr int64_t line = 64;
-  const char *next = nullptr, *end = nullptr;
-  int64_t quota = 0;
+// Fetches lines of memory into the second-level cache, some at every call. In a micro-kernel, a branch that turns out wrong
+// costs more than the lines, so that they come in groups and calls take as many groups each. Left to where memory is used, it
+// would be waited for while the multipliers idle.
+struct LineGroups {
+  static constexpr int64_t line = 64, group = 4;  // bytes, lines
 
-  template <typename S>
-  void aim(const S* from, int64_t numbers, int64_t calls) {
-    next = reinterpret_cast<const char*>(from);
-    end = next + numbers * sizeof(S);
-    quota = (numbers * sizeof(S) / line + calls) / calls;
+  const char *at = nullptr, *end = nullptr;
+  int64_t step = 0, span = 0, back = 0;  // from line to line, to the end, and back from there to where it goes on
+  int64_t all = 0, left = 0, quota = 0;  // groups: the last are those of a call
+
+  // `lines` lines of each of `planes` planes, one of each after the other.
+  void aim(const void* from, int64_t lines, int64_t planes, int64_t plane_bytes, int64_t calls) {
+    const int64_t groups = (planes + group - 1) / group;
+    step = plane_bytes, span = planes * plane_bytes, back = groups * group * plane_bytes - line;
+    all = groups * lines, quota = (all + calls - 1) / calls;
+    aim(from);
   }
+  // As many again.
+  void aim(const void* from) {
+    at = static_cast<const char*>(from), end = at + span;
+    left = all;
+  }
+  __attribute__((always_inline)) void operator()() {
+    const int64_t groups = std::min(quota, left);
+    left -= groups;
+    for (int64_t i = 0; i < groups; ++i) {
+#pragma GCC unroll 4
+      for (int64_t n = 0; n < group; ++n) __builtin_prefetch(at + n * step, 0, 2);
+      at += group * step;
+      at -= at < end ? 0 : back;
+    }
+  }
+};
+
+// Of the input and of the result, or its gradient, while other parts of them are computed with.
+struct Prefetch {
+  LineGroups x, y;
+
   void operator()() {
-    for (int64_t i = 0; i < quota && next < end; ++i, next += line) __builtin_prefetch(next, 0, 2);
+    x();
+    y();
   }
 };

@@ -46,7 +46,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
       shape.in_fields = part.fields;
       T* sums = sums_.get() + unit * numbers_;
       std::fill_n(sums, numbers_, T(0));
-      LinePrefetch prefetch[2];  // of x and of dy
+      Prefetch prefetch;
       const int64_t last = (chunk + 1) * s_.batch / chunks_;
       for (int64_t b = chunk * s_.batch / chunks_; b < last; b += layout_.all_images()) {
         const int64_t count = std::min(layout_.all_images(), last - b);
@@ -210,7 +210,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
   }
 
   // The next image is fetched while this one is computed.
-  void aim_at_image(int64_t b, int64_t block, const Part& part, LinePrefetch (&prefetch)[2]) const {
+  void aim_at_image(int64_t b, int64_t block, const Part& part, Prefetch& prefetch) const {
     if (s_.groups > 1) return;
     int64_t calls = 0;  // of the micro-kernels in one image
     if (by_fields_)
@@ -219,9 +219,11 @@ class IrrepWgrad final : public IrrepWgradPlan {
       for (const Irrep& irrep : Group::table.irreps) calls += irrep.dim * irrep.columns() * blocks_of_fields();
     calls *= (pixels_.numbers(layout_.all_images()) + stretch_ - 1) / stretch_ * blocks_of_steps(part);
     const Axis &r = s_.rows, &c = s_.columns;
-    prefetch[0].aim(x_of(b, block, part), part.fields * s_.in_elements() * r.in * c.in, calls);
-    prefetch[1].aim(static_cast<const S*>(p_.dy) + b * p_.dy_strides.batch, s_.out_fields * order * r.out * c.out,
-                    calls);
+    const auto aim = [&](LineGroups& lines, const S* from, int64_t numbers) {
+      lines.aim(from, 1, numbers * sizeof(S) / LineGroups::line + 1, LineGroups::line, calls);
+    };
+    aim(prefetch.x, x_of(b, block, part), part.fields * s_.in_elements() * r.in * c.in);
+    aim(prefetch.y, static_cast<const S*>(p_.dy) + b * p_.dy_strides.batch, s_.out_fields * order * r.out * c.out);
   }
 
   // Into planes in the order of pixels_, whose numbers between the rows stay zero.
@@ -243,7 +245,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
   // The stretch that begins with number `start` of so many.
   template <int Runs>
   void add_stretch(const Part& part, const T* planes, int64_t start, int64_t numbers, T* dy_hat, T* forward, T* turned,
-                   T* sums, LinePrefetch (&prefetch)[2]) const {
+                   T* sums, Prefetch& prefetch) const {
     const int64_t stretch = std::min(stretch_, vectors_of(numbers - start) * lanes);
     if (by_fields_) turn_gradient(dy_hat, stretch, turned);
     PixelRuns<T, Runs> pixels[kMaxStretch];
@@ -259,7 +261,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
       T* to = sums + first * columns_;
       if (by_fields_)
         for (const FieldsCall& call : calls_[count]) {
-          for (LinePrefetch& next : prefetch) next();
+          prefetch();
           call.kernel(turned + call.dy, forward + call.x, stretch, to + call.to, columns_ * steps(part),
                       call.to_fields);
         }
@@ -327,13 +329,13 @@ class IrrepWgrad final : public IrrepWgradPlan {
   // Some steps against all output fields: sums[plane ψ̂[i'][j]][block of steps][output field][step]. The rows of x are read
   // once for each block of fields, from the first-level cache; those of dy once for all steps.
   void multiply_steps(const T* dy_hat, const T* forward, int64_t stretch, int64_t steps, T* sums, int64_t sums_plane,
-                      LinePrefetch (&prefetch)[2]) const {
+                      Prefetch& prefetch) const {
     const int64_t fields = s_.out_fields, blocks = blocks_of_fields();
     for (const Irrep& irrep : Group::table.irreps)
       for (int j = 0; j < irrep.dim; ++j)
         for (int i = 0; i < irrep.columns(); ++i)
           for (int64_t block = 0; block < blocks; ++block) {
-            for (LinePrefetch& next : prefetch) next();
+            prefetch();
             const int64_t first = block * fields / blocks, count = (block + 1) * fields / blocks - first;
             WgradArguments<T> a;
             for (int r = 0; r < irrep.dim; ++r) {
