@@ -41,7 +41,7 @@ class Kept:
 def can_keep(weight: Tensor) -> bool:
     """Whether contents can be compared.  Not on a GPU, where a look at them would make the processor wait for it, and not
     while torch.jit.trace records what is computed."""
-    return ops.is_compiled("fingerprint", weight.device) and not torch._C._is_tracing()
+    return ops.is_compiled("fingerprint", weight.device) and not _traced()
 
 
 def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
@@ -67,7 +67,7 @@ def plain(*tensors: Tensor) -> bool:
 
 def eager() -> bool:
     """Whether functions of plain tensors are being computed now, without a trace or forward-mode derivatives."""
-    return _untransformed() and not forward_mode() and not torch._C._is_tracing()
+    return _untransformed() and not forward_mode() and not _traced()
 
 
 def _untransformed() -> bool:
@@ -76,6 +76,10 @@ def _untransformed() -> bool:
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def _traced() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()  # torch.compile does not take the second question
 
 
 def forward_mode() -> bool:
