@@ -45,7 +45,7 @@ def can_keep(weight: Tensor) -> bool:
 
 
 def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
-    """Whether results of these weights may be kept."""
+    """Whether results of these weights may be kept: contents can be compared, and no derivative is being taken."""
     return can_keep(weight) and derivative_free(weight, relaxed_weight)
 
 
