@@ -40,7 +40,7 @@ inline Fingerprint fingerprint(const void* data, int64_t bytes) {
     add(sum, from);
   }
   char rest[64] = {};
-  std::memcpy(rest, from, left);
+  if (left > 0) std::memcpy(rest, from, left);  // of nothing, `from` may be null
   add(sum, rest);
   Fingerprint result;
   for (int half = 0; half < 2; ++half) {
