@@ -152,6 +152,7 @@ class IrrepFprop final : public IrrepFpropPlan {
   // The buffer is less than half of a first-level cache, which weights and planes go through as well.
   static constexpr int64_t kBufferBytes = 18 << 10, kFarCache = 2 << 20;
   static constexpr int64_t kWeightSlices = 8;  // of the input fields, for threads to share
+  static constexpr int64_t kBusyFields = 4;    // times two vectors: multiply-adds that processors have under way
 
   // Of the output fields.
   int64_t lane_blocks() const { return (s_.out_fields + lanes - 1) / lanes; }
@@ -246,11 +247,13 @@ class IrrepFprop final : public IrrepFpropPlan {
     if constexpr (Part < kernel_parts<Group>()) {
       constexpr int most = kernel_fields<Group, Part>();
       const int64_t fields = columns_, blocks = (fields + most - 1) / most;
-      // The first block does the butterflies as well: a large one hides them, where registers are left for them.
-      const int64_t rounding = kAccumulators + order * vectors + 2 <= kVectorRegisters ? blocks - 1 : 0;
-      const auto first_field = [&](int64_t block) { return (block * fields + rounding) / blocks; };
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t first = first_field(block), columns = first_field(block + 1) - first;
+      // The first call of all does the butterflies as well. A large one hides them where registers are left for them; else
+      // it is as small as takes no more calls, and as keeps the multipliers busy.
+      constexpr bool registers_left = kAccumulators + order * vectors + 2 <= kVectorRegisters;
+      for (int64_t block = 0, first = 0, columns = 0; block < blocks; ++block, first += columns) {
+        columns = (fields - first) / (blocks - block);
+        if (Part == 0 && block == 0 && blocks > 1)
+          columns = registers_left ? (fields + blocks - 1) / blocks : std::max(fields - (blocks - 1) * most, kBusyFields);
         const int64_t step = kernel_planes<Group, Part>() * columns;
         calls_.push_back({blocks * kernel_parts<Group>() > 1 ? multiply_planes_for<T, Group, true>(columns)
                                                              : multiply_planes_for<T, Group, false>(columns),

@@ -104,6 +104,43 @@ __attribute__((always_inline)) inline void multiply_step(const V (&f)[Vectors][O
   }
 }
 
+// The same for one column where registers are few: there is no room for all rows of an irrep and of two vectors beside the
+// sums, so vectors take turns, numbers are loaded when they are needed, and weights once for each vector.
+template <typename T, typename Group, int At, int Fields, typename Step, typename V, int Vectors, int Planes>
+__attribute__((always_inline)) inline void multiply_step_in_turns(const Step& step, const T* __restrict__ w,
+                                                                  V (&sum)[Planes][Fields][Vectors]) {
+  constexpr Irrep irrep = irrep_columns<Group>()[At].irrep;
+  constexpr int turns = irrep.dim > 1 ? Vectors : 1, together = Vectors / turns;
+#pragma GCC unroll 2
+  for (int turn = 0; turn < turns; ++turn) {
+    if (turn > 0) asm("" : "+r"(w));  // or the compiler keeps the weights
+    V f[irrep.dim][together];
+#pragma GCC unroll 2
+    for (int j = 0; j < irrep.dim; ++j) {
+      if (j == 0 || !irrep.complex_type) {
+#pragma GCC unroll 2
+        for (int row = 0; row < irrep.dim; ++row)
+#pragma GCC unroll 2
+          for (int v = 0; v < together; ++v) f[row][v] = step.number(irrep.plane[row][j], turn * together + v);
+      }
+#pragma GCC unroll 32
+      for (int o = 0; o < Fields; ++o) {
+        const T weight = w[j * Fields + o];
+#pragma GCC unroll 2
+        for (int row = 0; row < irrep.dim; ++row)
+#pragma GCC unroll 2
+          for (int v = 0; v < together; ++v) {
+            V& to = sum[row][o][turn * together + v];
+            if (irrep.complex_type && row == 1 && j == 1)
+              to -= f[0][v] * weight;
+            else
+              to += f[irrep.complex_type ? row ^ j : row][v] * weight;
+          }
+      }
+    }
+  }
+}
+
 // Calls function(sum, where it is kept) for each sum, y being [field][plane][vector].
 template <typename T, typename Group, int At, int Last, int Fields, int Plane = 0, typename V, int Vectors, int Planes,
           typename Function>
@@ -202,6 +239,16 @@ struct FromPlanes {
       prefetch();
     }
   }
+
+  struct Step {
+    V f[vectors][order];
+    __attribute__((always_inline)) V number(int plane, int v) const { return f[v][plane]; }
+  };
+  __attribute__((always_inline)) Step next() {
+    Step step;
+    next<0>(step.f);
+    return step;
+  }
 };
 
 template <typename T, typename Group>
@@ -215,6 +262,20 @@ struct FromBuffer {
   __attribute__((always_inline)) void next(V (&f)[vectors][order]) {
     load<Planes>(f);
     buffer += order * vectors * lanes;
+  }
+
+  struct Step {
+    const T* at;
+    __attribute__((always_inline)) V number(int plane, int v) const {
+      V value = *reinterpret_cast<const V*>(at + (plane * vectors + v) * lanes);
+      keep_in_register(value);
+      return value;
+    }
+  };
+  __attribute__((always_inline)) Step next() {
+    const Step step{buffer};
+    buffer += order * vectors * lanes;
+    return step;
   }
 
  private:
@@ -267,9 +328,13 @@ __attribute__((always_inline)) inline void multiply(Source source, const T* __re
     for_each_sum<T, Group, At, Last, Fields>(sum, y, [](V& each, T* at) { each = *reinterpret_cast<const V*>(at); });
 #pragma GCC unroll 2  // counting takes ports of the multipliers
   for (const T* const end = w + steps * Planes * Fields; w != end; w += Planes * Fields) {
-    V f[tile_vectors<Group>()][Group::table.order];
-    source.template next<planes_read<Group>(At, Last)>(f);
-    multiply_step<T, Group, At, Last, Fields>(f, w, sum);
+    if constexpr (kernel_parts<Group>() == 1) {
+      V f[tile_vectors<Group>()][Group::table.order];
+      source.template next<planes_read<Group>(At, Last)>(f);
+      multiply_step<T, Group, At, Last, Fields>(f, w, sum);
+    } else {
+      multiply_step_in_turns<T, Group, At, Fields>(source.next(), w, sum);
+    }
   }
   if constexpr (finishes<Group>())
     if (results) {
