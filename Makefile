@@ -39,7 +39,7 @@ lint: $(INSTALLED)
 tidy: $(INSTALLED)
 	@echo "== tidy: clang-tidy, with the checks of .clang-tidy"
 	@$(BIN)/clang-tidy --quiet $$(awk '$$1 == "kernel" || $$1 == "binding" { print "csrc/" $$2 }' csrc/sources.txt) -- \
-		-std=c++17 $$($(BIN)/python -c 'from torch.utils.cpp_extension import include_paths as p; print(*("-isystem " + i for i in p()))')
+		-std=c++17 $$($(BIN)/python -c 'import sysconfig, torch.utils.cpp_extension as e; print(*("-isystem " + i for i in [*e.include_paths(), sysconfig.get_path("include")]))')
 
 coverage: $(INSTALLED)
 	@echo "== coverage: the whole suite; branches too; Triton's kernels, which the interpreter runs, are left out"

@@ -1,4 +1,4 @@
-// The fingerprint of a tensor as an op: threads. What it is stands in cpu/fingerprint.h.
+// The fingerprint of a tensor: threads. What it is stands in cpu/fingerprint.h.
 #include "fingerprint.h"
 
 #include <ATen/Parallel.h>
@@ -10,7 +10,7 @@
 
 namespace gconv {
 
-std::tuple<int64_t, int64_t> fingerprint_cpu(const at::Tensor& x_) {
+std::array<uint64_t, 2> fingerprint(const at::Tensor& x_) {
   constexpr int64_t kPiece = 128 << 10;  // bytes
   const at::Tensor x = x_.contiguous();
   const char* data = static_cast<const char*>(x.const_data_ptr());
@@ -21,8 +21,7 @@ std::tuple<int64_t, int64_t> fingerprint_cpu(const at::Tensor& x_) {
     for (int64_t i = begin; i < end; ++i)
       parts[i] = cpu::fingerprint(data + i * kPiece, std::min(kPiece, bytes - i * kPiece));
   });
-  const cpu::Fingerprint all = cpu::fingerprint(parts.data(), pieces * static_cast<int64_t>(sizeof parts[0]));
-  return {static_cast<int64_t>(all[0]), static_cast<int64_t>(all[1])};
+  return cpu::fingerprint(parts.data(), pieces * static_cast<int64_t>(sizeof parts[0]));
 }
 
 }  // namespace gconv

@@ -2,12 +2,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
-#include <tuple>
 
 namespace gconv {
 
-// Of the numbers of x, in the order of its axes, bit by bit; gconv_ext/kept.py.
-std::tuple<int64_t, int64_t> fingerprint_cpu(const at::Tensor& x);
+// Of the numbers of x, on the CPU, in the order of its axes, bit by bit; gconv_ext/kept.py.
+std::array<uint64_t, 2> fingerprint(const at::Tensor& x);
 
 }  // namespace gconv

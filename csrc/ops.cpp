@@ -5,7 +5,6 @@
 #include "batch_norm.h"
 #include "contract.h"
 #include "expand_filter.h"
-#include "fingerprint.h"
 #include "irrep.h"
 #include "window_sum.h"
 #ifdef GCONV_CUDA
@@ -43,7 +42,6 @@ TORCH_LIBRARY(gconv_ext, m) {
       "-> (Tensor dx, Tensor dweight, Tensor dbias)");
   m.def("window_sum_fprop(Tensor x, float[] taps, int stride, int padding) -> Tensor");
   m.def("window_sum_dgrad(Tensor dy, float[] taps, SymInt[] input_size, int stride, int padding) -> Tensor");
-  m.def("fingerprint(Tensor x) -> (int, int)");
   // On GPUs alone.
   m.def(
       "fused_fprop(Tensor x, Tensor weight, Tensor? relaxed_weight, Tensor? bias, Tensor? transformed_weight, str group, "
@@ -70,7 +68,6 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("batch_norm_dgrad", &gconv::batch_norm_dgrad_cpu);
   m.impl("window_sum_fprop", &gconv::window_sum_fprop_cpu);
   m.impl("window_sum_dgrad", &gconv::window_sum_dgrad_cpu);
-  m.impl("fingerprint", &gconv::fingerprint_cpu);
 }
 
 #ifdef GCONV_CUDA

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import autograd, dense, kernels, ops, reference, triton_kernels
 from .groups import PointGroup
-from .kept import derivative_free, forward_mode
+from .kept import derivative_free, forward_mode, may_keep
 
 
 @dataclass(frozen=True)  # PyTorch 2.10 does not trace the properties of a NamedTuple
@@ -160,6 +160,8 @@ class Plan(NamedTuple):
         group, lifting: of the call.
         relu: whether max(y, 0) is asked for.
         free: whether no derivative is being taken, as kept.derivative_free says of all tensors.
+        keep: whether what is computed from the weights alone may be kept (kept.py).
+        cast: what autocast has our own kernels' tensors cast to, or None.
     """
 
     algorithm: str
@@ -168,15 +170,20 @@ class Plan(NamedTuple):
     lifting: bool
     relu: bool
     free: bool
+    keep: bool
+    cast: torch.dtype | None
 
 
 def compute(plan: Plan, x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """The result of the call that the plan was made of, or of one with the same signature (plan_cache.py)."""
     options = plan.options
     if options.kernels:
-        return kernels.conv2d(x, weight, relaxed_weight, bias, plan.relu, plan.free, options)
+        if plan.cast is not None:
+            x, weight = x.to(plan.cast), weight.to(plan.cast)
+            relaxed_weight, bias = (t if t is None else t.to(plan.cast) for t in (relaxed_weight, bias))
+        return kernels.conv2d(x, weight, relaxed_weight, bias, plan.relu, plan.free, plan.keep, options)
     if plan.algorithm == "dense":
-        filter = dense.expand_filter(weight, relaxed_weight, options.group, options.relax_on)
+        filter = dense.expand_filter(weight, relaxed_weight, options.group, options.relax_on, plan.keep)
     else:
         filter = reference.expand_filter(weight, relaxed_weight, plan.group, options.relax_on, plan.lifting)
     y = reference.correlate(x, filter, bias, plan.group, options.stride, options.padding, options.dilation, options.groups)
@@ -318,7 +325,11 @@ def plan(call: Convolution, algorithm: str) -> Plan:
     algorithm, family = _resolve(call, algorithm)
     options = autograd.ConvOptions(family, call.group.name, call.relax_on, *call.planar_options)
     free = derivative_free(call.x, call.weight, call.relaxed_weight, call.bias)
-    return Plan(algorithm, options, call.group, call.lifting, call.activation == "relu", free)
+    device = call.x.device.type
+    cast = torch.get_autocast_dtype(device) if family and torch.is_autocast_enabled(device) else None
+    # The kernels that need no derivative take what is kept; the dense filter serves them all.
+    keep = (free or algorithm == "dense") and cast is None and may_keep(call.weight, call.relaxed_weight)
+    return Plan(algorithm, options, call.group, call.lifting, call.activation == "relu", free, keep, cast)
 
 
 def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
@@ -335,7 +346,7 @@ def run_adjoint(call: Convolution, x: Tensor, algorithm: str) -> Tensor:
         y = kernels.conv_transpose2d(x, call.weight, size, options)
     else:
         if algorithm == "dense":
-            filter = dense.expand_filter(call.weight, None, call.group.name, call.relax_on)
+            filter = dense.expand_filter(call.weight, None, call.group.name, call.relax_on, may_keep(call.weight, None))
         else:
             filter = reference.expand_filter(call.weight, None, call.group, call.relax_on, lifting=False)
         y = reference.correlate_adjoint(x, filter, size, call.group, *call.planar_options)

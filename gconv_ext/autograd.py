@@ -148,22 +148,21 @@ class ConvOptions(NamedTuple):
 
 class Fprop(Function):
     """fprop(x, ψ, w) + bias, and ReLU of that when asked: x, weight, relaxed_weight or None, bias or None,
-    transformed weight or None, relu, then ConvOptions -> y."""
+    relu, then ConvOptions -> y."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed: Tensor | None,
-        relu: bool, kernels: str, group: str, relax_on: str, stride: tuple[int, int], padding: tuple[int, int],
-        dilation: tuple[int, int], groups: int,
+        x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, kernels: str, group: str,
+        relax_on: str, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int,
     ) -> Tensor:  # fmt: skip
         options = (group, relax_on, stride, padding, dilation, groups, relu)
-        return ops.fprop(kernels, x, weight, relaxed_weight, bias, transformed, *options)
+        return ops.fprop(kernels, x, weight, relaxed_weight, bias, None, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, relaxed_weight, _, _, ctx.relu, *ctx.options = inputs
+        x, weight, relaxed_weight, _, ctx.relu, *ctx.options = inputs
         ctx.save_for_backward(x, weight, relaxed_weight, output if ctx.relu else None)
 
     @staticmethod
@@ -175,7 +174,7 @@ class Fprop(Function):
         dx = dgrad(dy, weight, relaxed_weight, y, tuple(x.shape[-2:]), *ctx.options) if need_x else None
         dweight = Wgrad.apply(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
         drelaxed_weight = rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
-        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 9
+        return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 8
 
 
 class Dgrad(Function):
@@ -204,7 +203,7 @@ class Dgrad(Function):
         need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_dy = d_weight = d_relaxed_weight = None
         if need_dy:
-            d_dy = _masked(Fprop.apply(grad_dx, weight, relaxed_weight, None, None, False, *ctx.options), activated)
+            d_dy = _masked(Fprop.apply(grad_dx, weight, relaxed_weight, None, False, *ctx.options), activated)
         if need_weight:
             d_weight = Wgrad.apply(grad_dx, dy, relaxed_weight, activated, weight.shape[-1], *ctx.options)
         if need_relaxed_weight:
@@ -240,7 +239,7 @@ class Wgrad(Function):
         if need_x:
             d_x = dgrad(dy, grad_weight, relaxed_weight, activated, tuple(x.shape[-2:]), *ctx.options)
         if need_dy:
-            d_dy = _masked(Fprop.apply(x, grad_weight, relaxed_weight, None, None, False, *ctx.options), activated)
+            d_dy = _masked(Fprop.apply(x, grad_weight, relaxed_weight, None, False, *ctx.options), activated)
         if need_relaxed_weight:
             d_relaxed_weight = rgrad(x, grad_weight, _masked(dy, activated), *ctx.options)
         return d_x, d_dy, d_relaxed_weight, *(None,) * 9
@@ -288,15 +287,14 @@ def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options: Any) -> Tensor:
     else:
         # [L, groups · O', …] -> [groups · L · O', …]: the banks of a block of fields stay in their block.
         weight = weight.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
-        by_bank = Fprop.apply(x, weight, None, None, None, False, *options).unflatten(1, (groups, banks, -1))
+        by_bank = Fprop.apply(x, weight, None, None, False, *options).unflatten(1, (groups, banks, -1))
         product = by_bank * dy.unflatten(1, (groups, 1, -1))
     return product.sum((0, 1, 3, 5, 6)).to(dtype)
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed: Tensor | None, relu: bool,
-    options: ConvOptions,
-) -> Tensor:  # fmt: skip
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, options: ConvOptions
+) -> Tensor:
     """A lifting or group convolution, strict or relaxed, then ReLU if asked, in one pass; differentiable to every order.
-    Shapes as in functional; `transformed` as in ops.fprop."""
-    return Fprop.apply(x, weight, relaxed_weight, bias, transformed, relu, *options)
+    Shapes as in functional."""
+    return Fprop.apply(x, weight, relaxed_weight, bias, relu, *options)

@@ -32,13 +32,13 @@ Float32 products on a GPU are exact, unless torch.backends.cuda.matmul.allow_tf3
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from . import algorithms, checks
+from . import algorithms, checks, ops
 from .groups import PointGroup, as_group
-from .plan_cache import PlanCache, signature_of
+from .plan_cache import PlanCache
 
 __all__ = [
     "lifting_conv2d", "group_conv2d", "group_conv_transpose2d", "relaxed_lifting_conv2d", "relaxed_group_conv2d",
@@ -47,40 +47,33 @@ __all__ = [
 
 
 class _Options(NamedTuple):
-    """Checked, but not against the tensors."""
+    """Of a call, as they are given."""
 
     lifting: bool
     relaxed: bool
-    group: PointGroup
+    group: PointGroup | str
     relax_on: str
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    stride: int | tuple[int, int]
+    padding: int | tuple[int, int]
+    dilation: int | tuple[int, int]
     groups: int
     activation: str | None
     algorithm: str
 
 
-def _checked_options(
-    *, lifting: bool, relaxed: bool, group: PointGroup | str, relax_on: str, stride: int | tuple[int, int],
-    padding: int | tuple[int, int], dilation: int | tuple[int, int], groups: int, activation: str | None, algorithm: str,
-) -> _Options:  # fmt: skip
-    group = as_group(group)
+def _checked_call(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, given: _Options
+) -> algorithms.Convolution:
+    lifting, relax_on, groups, activation = given.lifting, given.relax_on, given.groups, given.activation
+    group = as_group(given.group)
     checks.check_relax_on(relax_on, lifting)
     checks.check_activation(activation)
-    algorithms.check_algorithm(algorithm)
-    stride = checks.as_pair("stride", stride, 1, group)
-    padding = checks.as_pair("padding", padding, 0, group)
-    dilation = checks.as_pair("dilation", dilation, 1, group)
+    algorithms.check_algorithm(given.algorithm)
+    stride = checks.as_pair("stride", given.stride, 1, group)
+    padding = checks.as_pair("padding", given.padding, 0, group)
+    dilation = checks.as_pair("dilation", given.dilation, 1, group)
     checks.check_positive("groups", groups)
-    return _Options(lifting, relaxed, group, relax_on, stride, padding, dilation, groups, activation, algorithm)
-
-
-def _checked_call(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, options: _Options
-) -> algorithms.Convolution:
-    lifting, relaxed, group, relax_on, stride, padding, dilation, groups, activation, _ = options
-    checks.check_filter_bank(weight, relaxed_weight, group, lifting, relaxed)
+    checks.check_filter_bank(weight, relaxed_weight, group, lifting, given.relaxed)
     checks.check_convolution(x, weight, bias, group, lifting, stride, padding, dilation, groups)
     return algorithms.Convolution(
         x, weight, relaxed_weight, bias, group, relax_on, stride, padding, dilation, groups, activation
@@ -90,15 +83,14 @@ def _checked_call(
 _plans = PlanCache()
 
 
-def _convolve(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, options: _Options
-) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, *given: Any) -> Tensor:
     # Between convolutions Python's code leaves the processor's caches, and checks took as long as a small convolution.
-    signature = signature_of(x, weight, relaxed_weight, bias)
-    plan = _plans.get(signature, options)
+    signature = ops.signature(x, weight, relaxed_weight, bias, given)
+    plan = _plans.get(signature)
     if plan is None:
+        options = _Options(*given)
         plan = algorithms.plan(_checked_call(x, weight, relaxed_weight, bias, options), options.algorithm)
-        _plans.add(signature, options, plan)
+        _plans.add(signature, plan)
     return algorithms.compute(plan, x, weight, relaxed_weight, bias)
 
 
@@ -128,11 +120,9 @@ def lifting_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    options = _checked_options(
-        lifting=True, relaxed=False, group=group, relax_on="output", stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, algorithm=algorithm,
-    )  # fmt: skip
-    return _convolve(x, weight, None, bias, options)
+    return _convolve(
+        x, weight, None, bias, True, False, group, "output", stride, padding, dilation, groups, activation, algorithm
+    )
 
 
 def group_conv2d(
@@ -156,11 +146,9 @@ def group_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    options = _checked_options(
-        lifting=False, relaxed=False, group=group, relax_on="output", stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, algorithm=algorithm,
-    )  # fmt: skip
-    return _convolve(x, weight, None, bias, options)
+    return _convolve(
+        x, weight, None, bias, False, False, group, "output", stride, padding, dilation, groups, activation, algorithm
+    )
 
 
 def group_conv_transpose2d(
@@ -230,11 +218,9 @@ def relaxed_lifting_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    options = _checked_options(
-        lifting=True, relaxed=True, group=group, relax_on=relax_on, stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, algorithm=algorithm,
-    )  # fmt: skip
-    return _convolve(x, weight, relaxed_weight, bias, options)
+    return _convolve(
+        x, weight, relaxed_weight, bias, True, True, group, relax_on, stride, padding, dilation, groups, activation, algorithm
+    )
 
 
 def relaxed_group_conv2d(
@@ -264,11 +250,9 @@ def relaxed_group_conv2d(
     Raises:
         ValueError, TypeError, RuntimeError: see the module.
     """
-    options = _checked_options(
-        lifting=False, relaxed=True, group=group, relax_on=relax_on, stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, algorithm=algorithm,
-    )  # fmt: skip
-    return _convolve(x, weight, relaxed_weight, bias, options)
+    return _convolve(
+        x, weight, relaxed_weight, bias, False, True, group, relax_on, stride, padding, dilation, groups, activation, algorithm
+    )
 
 
 def expand_filter(
@@ -322,9 +306,6 @@ def explain(
     """
     if bias is None and isinstance(relaxed_weight, Tensor) and relaxed_weight.dim() == 1:
         relaxed_weight, bias = None, relaxed_weight
-    options = _checked_options(
-        lifting=isinstance(x, Tensor) and x.dim() == 4, relaxed=relaxed_weight is not None, group=group,
-        relax_on=relax_on, stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation,
-        algorithm=algorithm,
-    )  # fmt: skip
-    return algorithms.choose(_checked_call(x, weight, relaxed_weight, bias, options))
+    lifting, relaxed = isinstance(x, Tensor) and x.dim() == 4, relaxed_weight is not None
+    given = _Options(lifting, relaxed, group, relax_on, stride, padding, dilation, groups, activation, algorithm)
+    return algorithms.choose(_checked_call(x, weight, relaxed_weight, bias, given))

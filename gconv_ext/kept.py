@@ -27,26 +27,20 @@ class Kept:
 
     def __call__(self, weight: Tensor, relaxed_weight: Tensor | None, *options: str | int) -> Tensor:
         key = id(weight)
-        state = (_state(weight), relaxed_weight if relaxed_weight is None else _state(relaxed_weight), options)
+        state = (ops.contents(weight, relaxed_weight), options)
         entry = self._entries.get(key)
-        if entry is not None:
-            _, kept_state, result = entry
-            if kept_state == state and result.is_inference() == torch.is_inference_mode_enabled():
-                return result
+        if entry is not None and entry[1] == state:
+            return entry[2]
         result = self._compute(weight, relaxed_weight, *options)
         self._entries[key] = (weakref.ref(weight, lambda _: self._entries.pop(key, None)), state, result)
         return result
 
 
-def can_keep(weight: Tensor) -> bool:
-    """Whether contents can be compared.  Not on a GPU, where a look at them would make the processor wait for it, and not
-    while torch.jit.trace records what is computed."""
-    return ops.is_compiled("fingerprint", weight.device) and not _traced()
-
-
 def may_keep(weight: Tensor, relaxed_weight: Tensor | None) -> bool:
-    """Whether results of these weights may be kept: contents can be compared, and no derivative is being taken."""
-    return can_keep(weight) and derivative_free(weight, relaxed_weight)
+    """Whether results of these weights may be kept: no derivative is being taken, and contents can be compared. Not on a GPU,
+    where a look at them would make the processor wait for it, and not while torch.jit.trace records what is computed."""
+    plain_cpu = weight.device.type == "cpu" and ops.missing_reason() is None
+    return plain_cpu and derivative_free(weight, relaxed_weight) and not _traced()
 
 
 def derivative_free(*tensors: Tensor | None) -> bool:
@@ -65,11 +59,6 @@ def plain(*tensors: Tensor) -> bool:
     return _untransformed() and all([type(tensor) in ORDINARY for tensor in tensors])
 
 
-def eager() -> bool:
-    """Whether functions of plain tensors are being computed now, without a trace or forward-mode derivatives."""
-    return _untransformed() and not forward_mode() and not _traced()
-
-
 def _untransformed() -> bool:
     return (
         not torch.compiler.is_compiling()
@@ -86,7 +75,3 @@ def forward_mode() -> bool:
     """Whether forward-mode derivatives are being taken.  The compiled ops have none: torch.compile does not capture a
     Function that defines jvp."""
     return not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
-
-
-def _state(tensor: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, int]]:
-    return tensor.dtype, tensor.shape, ops.fingerprint(tensor)

@@ -16,26 +16,23 @@ import torch
 from torch import Tensor
 
 from . import autograd, ops
-from .kept import Kept, can_keep
+from .kept import Kept
 
 _kept_transform = Kept(lambda weight, relaxed_weight, kernels, *options: ops.transform_weight(kernels, weight, relaxed_weight, *options))
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, free: bool,
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, relu: bool, free: bool, keep: bool,
     options: autograd.ConvOptions,
 ) -> Tensor:  # fmt: skip
-    """Shapes as in functional, unchecked; `relu` is applied in the same pass.  `free`: kept.derivative_free of all tensors."""
-    transformed = None
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        relaxed_weight, bias = (tensor if tensor is None else tensor.to(dtype) for tensor in (relaxed_weight, bias))
-    elif options.kernels.endswith("irrep") and free and can_keep(weight):
+    """Shapes as in functional, unchecked; `relu` is applied in the same pass.  `free`: kept.derivative_free of all tensors;
+    `keep`: kept.may_keep of the weights as well, and so compiled irrep."""
+    if keep:
         transformed = _kept_transform(weight, relaxed_weight, options.kernels, options.group, options.relax_on, options.groups)
+        return ops.irrep_fprop_of_plain(x, weight, relaxed_weight, bias, transformed, *options[1:], relu)
     if free:  # an autograd.Function would take longer than a small convolution
-        return ops.fprop(options.kernels, x, weight, relaxed_weight, bias, transformed, *options[1:], relu)
-    return autograd.conv2d(x, weight, relaxed_weight, bias, transformed, relu, options)
+        return ops.fprop(options.kernels, x, weight, relaxed_weight, bias, None, *options[1:], relu)
+    return autograd.conv2d(x, weight, relaxed_weight, bias, relu, options)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, size: tuple[int, int], options: autograd.ConvOptions) -> Tensor:

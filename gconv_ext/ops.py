@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .groups import as_group
+from .groups import PointGroup, as_group
 
 if TYPE_CHECKING:
     from torch._functorch.autograd_function import VmapInfo
@@ -23,8 +24,10 @@ _COMPILED_OPS = (
     "contract_fprop", "contract_backward",
     "batch_norm_inference", "batch_norm_fprop", "batch_norm_dgrad",
     "window_sum_fprop", "window_sum_dgrad",
-    "fingerprint",
 )  # fmt: skip
+
+
+_C: Any = None  # csrc/python.cpp, where it could be loaded
 
 
 def _load() -> str | None:
@@ -36,8 +39,10 @@ def _load() -> str | None:
             "install g++, then run `pip install --no-build-isolation --force-reinstall --no-deps .` in the source tree"
         )
     try:
-        torch.ops.load_library(str(libraries[-1]))
-    except (OSError, RuntimeError) as error:
+        global _C
+        _C = importlib.import_module("._C", __package__)
+        _C.set_point_group(PointGroup)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
         built_with = build_info().get("torch", "an unknown torch")
         return (
             f"the compiled ops could not be loaded (built with torch {built_with}, running torch {torch.__version__}): "
@@ -104,6 +109,17 @@ def fprop(
     `transformed_weight` is None or what transform_weight of the same kernels made of the same weight."""
     options = (group, relax_on, stride, padding, dilation, groups, relu)
     return getattr(torch.ops.gconv_ext, f"{kernels}_fprop")(x, weight, relaxed_weight, bias, transformed_weight, *options)
+
+
+def irrep_fprop_of_plain(
+    x: Tensor, weight: Tensor, relaxed_weight: Tensor | None, bias: Tensor | None, transformed_weight: Tensor, group: str,
+    relax_on: str, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int, relu: bool,
+) -> Tensor:  # fmt: skip
+    """fprop("irrep", …) of plain tensors on the CPU, where nothing is traced or transformed, without PyTorch's search for the
+    right overload of an op."""
+    return _C.irrep_fprop(
+        x, weight, relaxed_weight, bias, transformed_weight, group, relax_on, stride, padding, dilation, groups, relu
+    )
 
 
 def transform_weight(
@@ -185,10 +201,18 @@ def window_sum_dgrad(dy: Tensor, taps: Sequence[float], input_size: Sequence[int
     return torch.ops.gconv_ext.window_sum_dgrad(dy, taps, input_size, stride, padding)
 
 
-def fingerprint(x: Tensor) -> tuple[int, int]:
-    """128 bits of the contents of a tensor on the CPU, equal for equal bits; for different ones with a probability of 2^-64 at most.
-    Its shape and dtype are left out, and it is not to be traced."""
-    return torch.ops.gconv_ext.fingerprint(x)
+def signature(*arguments: Any) -> bytes | None:
+    """Bytes that differ wherever what is to be known of the arguments of a call before it is checked may differ: of tensors
+    shapes, strides, dtypes, devices and requires_grad, of numbers, names, groups and tuples of these their values and types.
+    None where there is more to know: of other arguments, and where PyTorch does not compute functions of plain tensors, as
+    they are (traces, transforms, modes, autocast, forward-mode derivatives); always without the compiled library."""
+    return None if _missing_reason or torch.compiler.is_compiling() else _C.signature(*arguments)
+
+
+def contents(*tensors: Tensor | None) -> bytes:
+    """Bytes of the shapes, dtypes and numbers of plain tensors on the CPU, and of whether inference mode is on: 128 bits for the
+    numbers of each, equal for equal bits; for different ones with a probability of 2^-64 at most.  Not to be traced."""
+    return _C.contents(*tensors)
 
 
 def lies_in_rows(map: Tensor) -> bool:
@@ -360,5 +384,4 @@ def register_rules(name: str) -> None:
 
 if _missing_reason is None:
     for _name in _COMPILED_OPS:
-        if _name != "fingerprint":  # whose result is of contents, not of shapes
-            register_rules(_name)
+        register_rules(_name)

@@ -1,16 +1,11 @@
 """Plans of convolutions, remembered: a call like an earlier one is neither checked nor planned again.
 
-Checks and choice look at the options of a call and at what signature_of() holds of its tensors, at nothing else.
+Checks and choice look at what ops.signature holds of a call's tensors and options, at nothing else.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
-
-from .kept import ORDINARY, eager
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .algorithms import Plan
@@ -18,34 +13,18 @@ if TYPE_CHECKING:
 _MOST_PLANS = 4096  # images may come in any size
 
 
-def signature_of(*tensors: Tensor | None) -> tuple[Any, ...] | None:
-    """What is to be known of tensors, or of Nones, before any check; or None, if there is more to know of them: where they are
-    no ordinary dense tensors in eager PyTorch, and under autocast."""
-    if not eager() or torch._C._is_any_autocast_enabled():
-        return None
-    signature: list[Any] = [torch.is_grad_enabled()]
-    for tensor in tensors:
-        if tensor is None:
-            signature.append(None)
-        elif type(tensor) in ORDINARY and tensor.layout is torch.strided and not tensor.is_nested:
-            signature += (tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
-        else:
-            return None
-    return tuple(signature)
-
-
 class PlanCache:
-    """{(signature, options): plan}."""
+    """{signature: plan}; without a signature nothing is remembered."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._plans: dict[bytes, Plan] = {}
 
-    def get(self, signature: tuple[Any, ...] | None, options: tuple[Any, ...]) -> Plan | None:
-        return None if signature is None else self._plans.get((signature, options))
+    def get(self, signature: bytes | None) -> Plan | None:
+        return None if signature is None else self._plans.get(signature)
 
-    def add(self, signature: tuple[Any, ...] | None, options: tuple[Any, ...], plan: Plan) -> None:
+    def add(self, signature: bytes | None, plan: Plan) -> None:
         if signature is None:
             return
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
-        self._plans[signature, options] = plan
+        self._plans[signature] = plan

@@ -68,20 +68,24 @@ def test_compiled_algorithms_agree_with_reference(kind, group, k, stride, paddin
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("algorithm", ["reference", "dense", "irrep", "auto"])
 def test_low_precision_with_gradients(kind, group, dtype, algorithm):
-    """No worse than twice the error of the reference in the same precision (the reference itself: exactly that)."""
+    """No worse than twice the error of the reference in the same precision (the reference itself: exactly that).  The worst of
+    some draws: in one, roundings of the reference may cancel in the few numbers of a relaxed weight's gradient."""
 
-    def run(dtype, algorithm):
+    def run(arguments, cotangent, dtype, algorithm):
         typed = [a.to(dtype).requires_grad_() for a in arguments]
         y = cases.call(kind, typed, group, padding=1, algorithm=algorithm)
         assert y.dtype == dtype
-        return [y, *torch.autograd.grad(y, typed, cotangent.to(dtype))]
+        return [result.double() for result in (y, *torch.autograd.grad(y, typed, cotangent.to(dtype)))]
 
-    arguments = [a.to(dtype).double() for a in cases.make(kind, group, size=(9, 9))]
-    cotangent = torch.randn(2, 3, group.order, 9, 9).to(dtype).double()
-    exact = run(torch.float64, "reference")
-    for got, plain, want in zip(run(dtype, algorithm), run(dtype, "reference"), exact):
-        allowed = 2 * (plain.double() - want).abs().max() + 1e-5 * max(1, want.abs().max())
-        assert (got.double() - want).abs().max() <= allowed
+    worst = lambda results, wants: max(float((result - want).abs().max()) for result, want in zip(results, wants))
+    draws = [[a.to(dtype).double() for a in cases.make(kind, group, size=(9, 9))] for _ in range(4)]
+    draws = [(arguments, torch.randn(2, 3, group.order, 9, 9).to(dtype).double()) for arguments in draws]
+    exacts, plains, gots = (
+        list(zip(*(run(*draw, *how) for draw in draws)))  # [result][draw]
+        for how in ((torch.float64, "reference"), (dtype, "reference"), (dtype, algorithm))
+    )
+    for got, plain, want in zip(gots, plains, exacts):
+        assert worst(got, want) <= 2 * worst(plain, want) + 1e-5 * max(1, *(float(w.abs().max()) for w in want))
 
 
 def test_expand_filter_is_the_filter_of_conv2d(kind, group):

@@ -100,3 +100,20 @@ def test_the_fused_ops_have_fakes_on_every_device(kind, group):
     assert ops.dgrad("fused", y, weight, relaxed_weight, None, *names, x.shape[-2:], *planar).shape == x.shape
     assert ops.wgrad("fused", x, y, relaxed_weight, None, *names, 3, *planar).shape == weight.shape
     assert not ops.is_compiled("fused_fprop", torch.device("cpu"))
+
+
+def test_the_short_way_to_irrep_fprop_is_the_op(group):
+    """What it computes, what a profiler sees of it, and what it refuses."""
+    x, weight, bias = cases.make("group", group, dtype=torch.float32, size=(6, 5), groups=2, in_fields=4, out_fields=6)
+    transformed = ops.transform_weight("irrep", weight, None, group.name, "output", 2)
+    arguments = [x, weight, None, bias, transformed, group.name, "output", (2, 2), (1, 1), (1, 1), 2, True]
+    want = ops.fprop("irrep", *arguments)
+    with torch.profiler.profile() as profile:
+        assert torch.equal(ops.irrep_fprop_of_plain(*arguments), want)
+    assert "gconv_ext::irrep_fprop" in [event.key for event in profile.key_averages()]
+    wrong = {0: None, 1: "weight", 3: 1.0, 5: None, 6: 1, 7: 2, 8: (1, 1, 1), 9: [1, 1], 10: 1.0}
+    for position, argument in wrong.items():
+        with pytest.raises(TypeError, match="expected a"):
+            ops.irrep_fprop_of_plain(*arguments[:position], argument, *arguments[position + 1 :])
+    with pytest.raises(ValueError, match="groups"):
+        ops.irrep_fprop_of_plain(*arguments[:10], 3, True)

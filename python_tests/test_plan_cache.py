@@ -1,12 +1,14 @@
 """Plans of calls are remembered; what is remembered never answers for a call that differs from it."""
 
+from enum import IntEnum
+
 import pytest
 import torch
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from gconv_ext import checks, functional, nn, plan_cache
+from gconv_ext import PointGroup, checks, functional, nn, ops, plan_cache
 
 X, WEIGHT = torch.randn(2, 3, 4, 7, 6), torch.randn(5, 3, 4, 3, 3)
 BANKS, RELAXED = torch.randn(2, 5, 3, 4, 3, 3), torch.randn(2, 4)
@@ -35,7 +37,7 @@ def convolve(x=X, weight=WEIGHT, bias=None, group="C4", **options):
 @pytest.mark.parametrize("algorithm", ["auto", "reference", "dense", "irrep"])
 def test_a_call_like_an_earlier_one_is_not_checked_again(checked, algorithm):
     first = convolve(algorithm=algorithm)
-    other = convolve(X + 1, WEIGHT + 1, group="p4", algorithm=algorithm)
+    other = convolve(X + 1, WEIGHT + 1, algorithm=algorithm)
     assert len(checked) == 1 and not torch.equal(first, other)
     assert torch.equal(convolve(algorithm=algorithm), first) and len(checked) == 1
 
@@ -128,14 +130,47 @@ def test_transforms_and_traces_pass_the_cache_by(plans):
     assert graph(X[:1, ..., :5], WEIGHT).shape == (1, 5, 4, 5, 3)
     with FlopCounterMode(display=False):
         convolve(X[..., :5])
+    assert list(plans._plans) == [key]
     with torch.device("meta"):
         assert convolve(torch.empty(2, 3, 4, 7, 6), torch.empty(5, 3, 4, 3, 3)).is_meta
 
     class Marked(torch.Tensor):
         pass
 
+    known = list(plans._plans)
     assert type(convolve(X.as_subclass(Marked))) is Marked
-    assert [signature for signature, _ in plans._plans if signature[4].type == "cpu"] == [key[0]]
+    assert list(plans._plans) == known
+
+
+class Level(IntEnum):
+    ONE = 1
+
+
+class Text(str):
+    pass
+
+
+def test_signatures_differ_wherever_checks_may():
+    a = torch.zeros(2, 3)
+    calls = [
+        (a,), (a, a), (a, None), (a.T,), (a[:1],), (a.double(),), (a.view(6),), (a[None],), (a.to("meta"),),
+        (a.clone().requires_grad_(),), (1,), (2,), (True,), (False,), (None,), ("1",), ("",), ("C4",), (PointGroup("C4"),),
+        (PointGroup("C2"),), ((1, 1),), ((1, True),), ((),), ((1,),), (1, 1), ("a", "b"), ("ab",), (-1,), (2**40,),
+    ]  # fmt: skip
+    seen = [ops.signature(*call) for call in calls]
+    with torch.no_grad():
+        seen.append(ops.signature(*calls[0]))
+    assert None not in seen and len(set(seen)) == len(seen)
+    assert ops.signature(a) == ops.signature(a + 1) == ops.signature(torch.nn.Parameter(a, requires_grad=False))
+    assert ops.signature(PointGroup("C4")) == ops.signature(PointGroup("p4"))
+
+
+@pytest.mark.parametrize("argument", [
+    1.0, [1, 1], Level.ONE, Text("C4"), 2**70, "x" * 2000, "\ud800", (1, [2]), X.numpy(), X.to_sparse(), object(), X.as_subclass(type("Sub", (torch.Tensor,), {})),
+    torch.nested.nested_tensor([X[0], X[1, ..., :5]]),
+])  # fmt: skip
+def test_unusual_arguments_have_no_signature(argument):
+    assert ops.signature(argument) is None and ops.signature(X, argument) is None
 
 
 def test_the_cache_is_bounded(plans, monkeypatch):

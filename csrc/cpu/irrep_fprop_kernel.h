@@ -253,7 +253,8 @@ class IrrepFprop final : public IrrepFpropPlan {
       for (int64_t block = 0, first = 0, columns = 0; block < blocks; ++block, first += columns) {
         columns = (fields - first) / (blocks - block);
         if (Part == 0 && block == 0 && blocks > 1)
-          columns = registers_left ? (fields + blocks - 1) / blocks : std::max(fields - (blocks - 1) * most, kBusyFields);
+          columns =
+              registers_left ? (fields + blocks - 1) / blocks : std::max(fields - (blocks - 1) * most, kBusyFields);
         const int64_t step = kernel_planes<Group, Part>() * columns;
         calls_.push_back({blocks * kernel_parts<Group>() > 1 ? multiply_planes_for<T, Group, true>(columns)
                                                              : multiply_planes_for<T, Group, false>(columns),
