@@ -150,7 +150,8 @@ def test_views_and_other_formats(form):
 
 @pytest.mark.parametrize("case", ["strides", "many images"])
 def test_what_lies_outside_is_not_read(case, form):
-    """Padding and the ends of rows: a NaN there would spread."""
+    """Padding and the ends of rows: a NaN there would spread.  The bits of the blocks' products, which are PyTorch's, depend on
+    where in memory numbers lie, on some processors."""
     arguments, options = make(case, torch.float32)
     want = passes(contract, arguments, **options)
     surrounded = []
@@ -160,7 +161,7 @@ def test_what_lies_outside_is_not_read(case, form):
         inside.copy_(a)
         surrounded.append(inside)
     for a, b in zip(passes(contract, surrounded, **options), want, strict=True):
-        assert torch.equal(a, b)
+        assert torch.equal(a, b) if form == "compiled" else torch.allclose(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
 
 
 def test_empty_batch(form):

@@ -54,6 +54,7 @@ def run(
     algorithms = [config.algorithm] if config.model == "plain" else ["reference", "dense", config.algorithm]
     batch = noisy[: config.batch_size], labels[: config.batch_size]
     seconds = runs.step_seconds(config.network, algorithms, *batch, module.trained_on)
+    noisy, clean = (images.to(next(module.parameters()).dtype) for images in (noisy, clean))  # float64 with 64-true
     error = equivariance_error(module.model, noisy[:256], "D4" if config.model.endswith("p4m") else "C4")
     row = {
         "experiment": "noise",
