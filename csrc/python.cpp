@@ -210,7 +210,7 @@ PyObject* set_point_group(PyObject*, PyObject* type) {
 }
 
 template <typename Function>
-PyCFunction as_method(Function function) {
+PyCFunction as_method(Function function) noexcept {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
@@ -231,4 +231,5 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr
 
 }  // namespace
 
+// The name that Python looks for. NOLINTNEXTLINE(bugprone-reserved-identifier)
 PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }

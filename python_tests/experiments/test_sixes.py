@@ -45,7 +45,7 @@ def test_partial_networks_learn_what_strict_ones_cannot(task, group, elements):
     others = [p for name, p in network.named_parameters() if ".distribution." not in name]
     assert len(distributions) + len(others) == len(list(network.parameters()))
     optimizer = torch.optim.Adam([{"params": others}, {"params": distributions, "lr": 0.1}], lr=3e-3)
-    for _ in range(6):
+    for _ in range(10):  # after six, a step may still throw it back below 0.9
         network.train()
         for batch in torch.randperm(len(labels)).split(32):
             optimizer.zero_grad()
