@@ -160,7 +160,7 @@ class Plan(NamedTuple):
         group, lifting: of the call.
         relu: whether max(y, 0) is asked for.
         free: whether no derivative is being taken, as kept.derivative_free says of all tensors.
-        keep: whether what is computed from the weights alone may be kept (kept.py).
+        keep: whether what is computed from the weights alone is kept (kept.py): dense's filter, compiled irrep's transform.
         cast: what autocast has our own kernels' tensors cast to, or None.
     """
 
@@ -327,8 +327,9 @@ def plan(call: Convolution, algorithm: str) -> Plan:
     free = derivative_free(call.x, call.weight, call.relaxed_weight, call.bias)
     device = call.x.device.type
     cast = torch.get_autocast_dtype(device) if family and torch.is_autocast_enabled(device) else None
-    # The kernels that need no derivative take what is kept; the dense filter serves them all.
-    keep = (free or algorithm == "dense") and cast is None and may_keep(call.weight, call.relaxed_weight)
+    # Compiled irrep takes what is kept where no derivative is taken at all; the dense filter serves one to x as well.
+    keeps = algorithm == "dense" or (family == "irrep" and free and cast is None)
+    keep = keeps and may_keep(call.weight, call.relaxed_weight)
     return Plan(algorithm, options, call.group, call.lifting, call.activation == "relu", free, keep, cast)
 
 

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from gconv_ext import PointGroup, checks, functional, nn, ops, plan_cache
+from gconv_ext import PointGroup, algorithms, checks, functional, nn, ops, plan_cache
 
 X, WEIGHT = torch.randn(2, 3, 4, 7, 6), torch.randn(5, 3, 4, 3, 3)
 BANKS, RELAXED = torch.randn(2, 5, 3, 4, 3, 3), torch.randn(2, 4)
@@ -78,6 +78,18 @@ def test_errors_come_after_a_right_call_too(options, error):
     for _ in range(2):
         with pytest.raises(error, match=name):
             convolve(**dict(stride=1, padding=1, dilation=1, groups=1) | options)
+
+
+@pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS[1:])
+def test_only_dense_and_compiled_irrep_keep(monkeypatch, algorithm):
+    """Triton's interpreter computes on the CPU too, and must not be passed over."""
+    family = "" if algorithm in ("reference", "dense") else algorithm
+    monkeypatch.setitem(algorithms._SUPPORT, algorithm, lambda weight: algorithms.Support(family))
+    call = algorithms.Convolution(X, WEIGHT, None, None, PointGroup("C4"), "output", (1, 1), (0, 0), (1, 1), 1, None)
+    assert algorithms.plan(call, algorithm).keep == (algorithm in ("dense", "irrep"))
+    call.x.requires_grad_()
+    assert algorithms.plan(call, algorithm).keep == (algorithm == "dense")
+    call.x.requires_grad_(False)
 
 
 def test_strict_and_relaxed_calls_are_told_apart():
