@@ -1,4 +1,10 @@
 import os
+import platform
+
+if platform.machine() in ("x86_64", "AMD64"):
+    # Before anything imports NumPy, whose products Triton's interpreter takes: OpenBLAS's kernels for Haswell and Zen round a
+    # row's sums by where the row lies, and so no kernel would be equivariant to the bit there.
+    os.environ.setdefault("OPENBLAS_CORETYPE", "Nehalem")
 
 import pytest
 import torch
