@@ -6,6 +6,10 @@ if platform.machine() in ("x86_64", "AMD64"):
     # row's sums by where the row lies, and so no kernel would be equivariant to the bit there.
     os.environ.setdefault("OPENBLAS_CORETYPE", "Nehalem")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before anything starts OpenMP's threads: those of one process must not spin on the cores of the others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
