@@ -31,7 +31,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     // Sums are also kept where they are not finished in registers, so that each plane is written in long runs.
     const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
     tile_sums_ = columns_ * order * tile_pixels;
-    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 16 : kFarCache / 4) / (columns_ * step_bytes));
+    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 64 : kFarCache / 4) / (columns_ * step_bytes));
     together_ = weights_stay ? 1 : macro_tile_;
     if (stores_) macro_tile_ = together_;
     if (!p_.transformed_weight) transformed_.reset(new T[transformed_numbers()]);
@@ -256,9 +256,13 @@ class IrrepFprop final : public IrrepFpropPlan {
           columns =
               registers_left ? (fields + blocks - 1) / blocks : std::max(fields - (blocks - 1) * most, kBusyFields);
         const int64_t step = kernel_planes<Group, Part>() * columns;
-        calls_.push_back({blocks * kernel_parts<Group>() > 1 ? multiply_planes_for<T, Group, true>(columns)
-                                                             : multiply_planes_for<T, Group, false>(columns),
-                          multiply_buffer_for<T, Group, Part>(columns), next, step, first});
+        MultiplyPlanes<T, Group> from_planes = nullptr;
+        if constexpr (Part == 0) {  // what it reads itself, if it has all fields, nobody else needs
+          constexpr unsigned own = planes_read<Group>(first_irrep_column<Group, 0>(), last_irrep_column<Group, 0>());
+          from_planes =
+              blocks > 1 ? multiply_planes_for<T, Group, ~0u>(columns) : multiply_planes_for<T, Group, ~own>(columns);
+        }
+        calls_.push_back({from_planes, multiply_buffer_for<T, Group, Part>(columns), next, step, first});
         T* to = next;
         for (int c = first_irrep_column<Group, Part>(); c < last_irrep_column<Group, Part>(); ++c) {
           const IrrepColumn column = irrep_columns<Group>()[c];
@@ -369,13 +373,13 @@ class IrrepFprop final : public IrrepFpropPlan {
       transpose_transform<Group>(f);
       if (p_.relaxed_weight && !p_.relax_input) {
         const S* w = static_cast<const S*>(p_.relaxed_weight);
-        for (int g = 0; g < order; ++g) f[g] *= T(widen(w[g]));
+        for_each_element(f, [&](Vec& each, int g) { each *= T(widen(w[g])); });
         for (int64_t bank = 1; bank < p_.banks; ++bank) {
           Vec next[order];
           load_elements<Group>(next, sums + (bank * s_.out_fields + o) * order * tile_pixels + v * lanes,
                                Strided{tile_pixels});
           transpose_transform<Group>(next);
-          for (int g = 0; g < order; ++g) f[g] += next[g] * T(widen(w[bank * order + g]));
+          for_each_element(f, [&](Vec& each, int g) { each += next[g] * T(widen(w[bank * order + g])); });
         }
       }
       add_bias_and_relu<T>(f, bias ? bias + o : nullptr, p_.relu);

@@ -51,6 +51,12 @@ template <typename Group, int Part>
 constexpr int last_irrep_column() {
   return kernel_parts<Group>() == 1 ? irrep_column_count<Group>() : Part + 1;
 }
+// How many vectors it takes at a time: where registers are few, the rows of an irrep leave room for one.
+template <typename Group, int Part>
+constexpr int kernel_vectors() {
+  const bool rows = irrep_columns<Group>()[first_irrep_column<Group, Part>()].irrep.dim > 1;
+  return kernel_parts<Group>() > 1 && rows ? 1 : tile_vectors<Group>();
+}
 // The planes of the result that they give, and for how many output fields at most.
 template <typename Group, int Part>
 constexpr int kernel_planes() {
@@ -61,7 +67,7 @@ constexpr int kernel_planes() {
 }
 template <typename Group, int Part>
 constexpr int kernel_fields() {
-  return kAccumulators / (kernel_planes<Group, Part>() * tile_vectors<Group>());
+  return kAccumulators / (kernel_planes<Group, Part>() * kernel_vectors<Group, Part>());
 }
 
 // The planes of X̂ that some columns of irreps need, as a mask.
@@ -104,44 +110,38 @@ __attribute__((always_inline)) inline void multiply_step(const V (&f)[Vectors][O
   }
 }
 
-// The same for one column where registers are few: there is no room for all rows of an irrep and of two vectors beside the
-// sums, so vectors take turns, numbers are loaded when they are needed, and weights once for each vector.
+// The same for one column where registers are few: numbers are loaded when they are needed.
 template <typename T, typename Group, int At, int Fields, typename Step, typename V, int Vectors, int Planes>
-__attribute__((always_inline)) inline void multiply_step_in_turns(const Step& step, const T* __restrict__ w,
-                                                                  V (&sum)[Planes][Fields][Vectors]) {
+__attribute__((always_inline)) inline void multiply_step_of_column(const Step& step, const T* __restrict__ w,
+                                                                   V (&sum)[Planes][Fields][Vectors]) {
   constexpr Irrep irrep = irrep_columns<Group>()[At].irrep;
-  constexpr int turns = irrep.dim > 1 ? Vectors : 1, together = Vectors / turns;
+  V f[irrep.dim][Vectors];
 #pragma GCC unroll 2
-  for (int turn = 0; turn < turns; ++turn) {
-    if (turn > 0) asm("" : "+r"(w));  // or the compiler keeps the weights
-    V f[irrep.dim][together];
+  for (int j = 0; j < irrep.dim; ++j) {
+    if (j == 0 || !irrep.complex_type) {
 #pragma GCC unroll 2
-    for (int j = 0; j < irrep.dim; ++j) {
-      if (j == 0 || !irrep.complex_type) {
+      for (int row = 0; row < irrep.dim; ++row)
 #pragma GCC unroll 2
-        for (int row = 0; row < irrep.dim; ++row)
-#pragma GCC unroll 2
-          for (int v = 0; v < together; ++v) f[row][v] = step.number(irrep.plane[row][j], turn * together + v);
-      }
+        for (int v = 0; v < Vectors; ++v) f[row][v] = step.number(irrep.plane[row][j], v);
+    }
 #pragma GCC unroll 32
-      for (int o = 0; o < Fields; ++o) {
-        const T weight = w[j * Fields + o];
+    for (int o = 0; o < Fields; ++o) {
+      const T weight = w[j * Fields + o];
 #pragma GCC unroll 2
-        for (int row = 0; row < irrep.dim; ++row)
+      for (int row = 0; row < irrep.dim; ++row)
 #pragma GCC unroll 2
-          for (int v = 0; v < together; ++v) {
-            V& to = sum[row][o][turn * together + v];
-            if (irrep.complex_type && row == 1 && j == 1)
-              to -= f[0][v] * weight;
-            else
-              to += f[irrep.complex_type ? row ^ j : row][v] * weight;
-          }
-      }
+        for (int v = 0; v < Vectors; ++v) {
+          V& to = sum[row][o][v];
+          if (irrep.complex_type && row == 1 && j == 1)
+            to -= f[0][v] * weight;
+          else
+            to += f[irrep.complex_type ? row ^ j : row][v] * weight;
+        }
     }
   }
 }
 
-// Calls function(sum, where it is kept) for each sum, y being [field][plane][vector].
+// Calls function(sum, where it is kept) for each sum, y being [field][plane][vector of the tile].
 template <typename T, typename Group, int At, int Last, int Fields, int Plane = 0, typename V, int Vectors, int Planes,
           typename Function>
 __attribute__((always_inline)) inline void for_each_sum(V (&sum)[Planes][Fields][Vectors], T* y, Function function) {
@@ -154,7 +154,8 @@ __attribute__((always_inline)) inline void for_each_sum(V (&sum)[Planes][Fields]
 #pragma GCC unroll 32
         for (int v = 0; v < Vectors; ++v)
           function(sum[Plane + row][o][v],
-                   y + ((o * Group::table.order + column.irrep.plane[row][column.i]) * Vectors + v) * Vector<T>::lanes);
+                   y + ((o * Group::table.order + column.irrep.plane[row][column.i]) * tile_vectors<Group>() + v) *
+                           Vector<T>::lanes);
     for_each_sum<T, Group, At + 1, Last, Fields, Plane + column.irrep.dim>(sum, y, function);
   }
 }
@@ -189,16 +190,30 @@ __attribute__((always_inline)) inline void gather_planes(const V (&sum)[Planes][
 }
 
 // What follows the inverse transform.
+template <int G = 0, typename V, int Order, typename Function>
+__attribute__((always_inline)) inline void for_each_element(V (&f)[Order], Function function) {
+  if constexpr (G < Order) {
+    function(f[G], G);
+    for_each_element<G + 1>(f, function);
+  }
+}
 template <typename T, typename V, int Order, typename S>
 __attribute__((always_inline)) inline void add_bias_and_relu(V (&f)[Order], const S* bias, bool relu) {
-  if (bias)
-    for (int g = 0; g < Order; ++g) f[g] += T(widen(*bias));
-  if (relu)
-    for (int g = 0; g < Order; ++g) f[g] = f[g] < 0 ? V{} : f[g];  // NaN stays NaN
+  if (bias) for_each_element(f, [&](V& each, int) { each += T(widen(*bias)); });
+  if (relu) for_each_element(f, [](V& each, int) { each = each < 0 ? V{} : each; });  // NaN stays NaN
 }
 
-// Takes steps from the planes and, if they are to be kept, leaves them in the buffer, [step][plane][vector].
-template <typename T, typename Group, bool Keep, bool Crosses>
+// The planes of a mask.
+template <typename Group, unsigned Planes, int G = 0, typename V, typename T>
+__attribute__((always_inline)) inline void store_planes(const V (&f)[Group::table.order], T* to, int64_t stride) {
+  if constexpr (G < Group::table.order) {
+    if constexpr (Planes >> G & 1) *reinterpret_cast<V*>(to + G * stride) = f[G];
+    store_planes<Group, Planes, G + 1>(f, to, stride);
+  }
+}
+
+// Takes steps from the planes and leaves what others need of them in the buffer, [step][plane][vector].
+template <typename T, typename Group, unsigned Kept, bool Crosses>
 struct FromPlanes {
   using V = typename Vector<T>::Aligned;
   static constexpr int order = Group::table.order, vectors = tile_vectors<Group>(), lanes = Vector<T>::lanes;
@@ -229,7 +244,7 @@ struct FromPlanes {
       else
         load_elements<Group>(f[v], field + v * lanes, offset);
       transform<Group>(f[v]);
-      if (Keep) store_elements<Group>(f[v], buffer + v * lanes, vectors * lanes);
+      store_planes<Group, Kept>(f[v], buffer + v * lanes, vectors * lanes);
     }
     buffer += order * vectors * lanes;
     offset += order;
@@ -319,8 +334,8 @@ __attribute__((always_inline)) inline void multiply(Source source, const T* __re
                                                     const Results<T>* results) {
   using V = typename Vector<T>::Aligned;
   constexpr int At = first_irrep_column<Group, Part>(), Last = last_irrep_column<Group, Part>();
-  constexpr int Planes = kernel_planes<Group, Part>();
-  V sum[Planes][Fields][tile_vectors<Group>()];
+  constexpr int Planes = kernel_planes<Group, Part>(), vectors = kernel_vectors<Group, Part>();
+  V sum[Planes][Fields][vectors];
   T* y = sums + field * (Group::table.order * tile_vectors<Group>() * Vector<T>::lanes);
   if (first)
     for_each_sum<T, Group, At, Last, Fields>(sum, y, [](V& each, T*) { each = V{}; });
@@ -329,11 +344,11 @@ __attribute__((always_inline)) inline void multiply(Source source, const T* __re
 #pragma GCC unroll 2  // counting takes ports of the multipliers
   for (const T* const end = w + steps * Planes * Fields; w != end; w += Planes * Fields) {
     if constexpr (kernel_parts<Group>() == 1) {
-      V f[tile_vectors<Group>()][Group::table.order];
+      V f[vectors][Group::table.order];
       source.template next<planes_read<Group>(At, Last)>(f);
       multiply_step<T, Group, At, Last, Fields>(f, w, sum);
     } else {
-      multiply_step_in_turns<T, Group, At, Fields>(source.next(), w, sum);
+      multiply_step_of_column<T, Group, At, Fields>(source.next(), w, sum);
     }
   }
   if constexpr (finishes<Group>())
@@ -342,7 +357,7 @@ __attribute__((always_inline)) inline void multiply(Source source, const T* __re
       T* to = results->y + field * results->field;
 #pragma GCC unroll 32
       for (int o = 0; o < Fields; ++o, to += results->field) {
-        for (int v = 0; v < tile_vectors<Group>(); ++v) {
+        for (int v = 0; v < vectors; ++v) {
           V f[Group::table.order];
           gather_planes<Group, At, Last>(sum, o, v, f);
           transpose_transform<Group>(f);
@@ -356,22 +371,25 @@ __attribute__((always_inline)) inline void multiply(Source source, const T* __re
   for_each_sum<T, Group, At, Last, Fields>(sum, y, [](const V& each, T* at) { *reinterpret_cast<V*>(at) = each; });
 }
 
-template <typename T, typename Group, bool Keep, int Fields>
+template <typename T, typename Group, unsigned Kept, int Fields>
 void multiply_planes(const PlaneSteps& planes, const T* from, const int64_t* offset, T* buffer, Prefetch& prefetch,
                      const T* w, int64_t steps, T* sums, int64_t field, bool first,
                      const TilePlace<tile_vectors<Group>()>& place, const Results<T>* results) {
   if constexpr (kMasks)
     if (place.load == TileLoad::Crossing)
       return multiply<T, Group, 0, Fields>(
-          FromPlanes<T, Group, Keep, true>{planes, from, offset, buffer, prefetch, place}, w, steps, sums, field, first,
+          FromPlanes<T, Group, Kept, true>{planes, from, offset, buffer, prefetch, place}, w, steps, sums, field, first,
           place, results);
-  multiply<T, Group, 0, Fields>(FromPlanes<T, Group, Keep, false>{planes, from, offset, buffer, prefetch, place}, w,
+  multiply<T, Group, 0, Fields>(FromPlanes<T, Group, Kept, false>{planes, from, offset, buffer, prefetch, place}, w,
                                 steps, sums, field, first, place, results);
 }
 template <typename T, typename Group, int Part, int Fields>
 void multiply_buffer(const T* buffer, const T* w, int64_t steps, T* sums, int64_t field, bool first,
                      const TilePlace<tile_vectors<Group>()>& place, const Results<T>* results) {
-  multiply<T, Group, Part, Fields>(FromBuffer<T, Group>{buffer}, w, steps, sums, field, first, place, results);
+  constexpr int vectors = kernel_vectors<Group, Part>(), lanes = Vector<T>::lanes;
+  for (int v = 0; v < tile_vectors<Group>(); v += vectors)
+    multiply<T, Group, Part, Fields>(FromBuffer<T, Group>{buffer + v * lanes}, w, steps, sums + v * lanes, field, first,
+                                     place, results);
 }
 
 template <typename T, typename Group>
@@ -382,11 +400,11 @@ using MultiplyBuffer = void (*)(const T*, const T*, int64_t, T*, int64_t, bool, 
                                 const Results<T>*);
 
 // The micro-kernels for a number of output fields.
-template <typename T, typename Group, bool Keep, int Fields = kernel_fields<Group, 0>()>
+template <typename T, typename Group, unsigned Kept, int Fields = kernel_fields<Group, 0>()>
 MultiplyPlanes<T, Group> multiply_planes_for(int64_t fields) {
   if constexpr (Fields > 0)
-    return fields == Fields ? multiply_planes<T, Group, Keep, Fields>
-                            : multiply_planes_for<T, Group, Keep, Fields - 1>(fields);
+    return fields == Fields ? multiply_planes<T, Group, Kept, Fields>
+                            : multiply_planes_for<T, Group, Kept, Fields - 1>(fields);
   return nullptr;
 }
 template <typename T, typename Group, int Part, int Fields = kernel_fields<Group, Part>()>

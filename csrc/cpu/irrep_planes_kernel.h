@@ -66,6 +66,34 @@ __attribute__((always_inline)) inline void expand(T* to, const T* from, const T*
   }
 }
 
+// Copies rows of n neighbours that lie so far apart: as many vectors each, of which the last overlaps the one before.
+template <int Vectors, typename T>
+void copy_rows(T* __restrict__ to, int64_t to_row, const T* __restrict__ from, int64_t from_row, int64_t n,
+               int64_t rows) {
+  using V = typename Vector<T>::Unaligned;
+  const int64_t last = n - Vector<T>::lanes;
+  for (; rows > 0; --rows, to += to_row, from += from_row) {
+    typename Vector<T>::Aligned value[Vectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v)
+      value[v] = *reinterpret_cast<const V*>(from + (v + 1 < Vectors ? v * Vector<T>::lanes : last));
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v)
+      *reinterpret_cast<V*>(to + (v + 1 < Vectors ? v * Vector<T>::lanes : last)) = value[v];
+  }
+}
+// Of rows of one vector up to so many; says whether they are such.
+template <int Vectors = 8, typename T>
+bool copy_short_rows(T* to, int64_t to_row, const T* from, int64_t from_row, int64_t n, int64_t rows) {
+  if constexpr (Vectors > 0) {
+    const int64_t vectors = n < Vector<T>::lanes ? 0 : (n + Vector<T>::lanes - 1) / Vector<T>::lanes;
+    if (vectors != Vectors) return copy_short_rows<Vectors - 1>(to, to_row, from, from_row, n, rows);
+    copy_rows<Vectors>(to, to_row, from, from_row, n, rows);
+    return true;
+  }
+  return false;
+}
+
 template <typename To, typename From>
 void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const From* __restrict__ activated,
                      int64_t n) {
@@ -159,13 +187,14 @@ struct Pixels {
   int64_t first_row, last_row, first, last;
 };
 
-// Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane.
-// With `activated` (or nullptr), which lies like the image, see masked().
+// Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane,
+// to_row the distance from one to the next, or 0 if it is not the same for all. With `activated` (or nullptr), which lies
+// like the image, see masked().
 // `gaps`, if there are any, are those of just these rows.
 template <typename T, typename S, typename RowOffset>
 void copy_to_planes(const S* image, const S* activated, const MapStrides& strides, int64_t fields, int64_t elements,
                     const Pixels& pixels, const RowGaps& gaps, T* planes, int64_t to_field, int64_t to_plane,
-                    RowOffset row_offset) {
+                    RowOffset row_offset, int64_t to_row) {
   if (pixels.first >= pixels.last) return;
   if constexpr (std::is_same_v<T, S>) {
     if (gaps && strides.column == 1 && strides.row == pixels.last - pixels.first) {
@@ -200,11 +229,19 @@ void copy_to_planes(const S* image, const S* activated, const MapStrides& stride
       if (with_square<T>(std::min(pixels.last - pixels.first, format.count), copy)) return;
     }
   }
+  const int64_t count = pixels.last - pixels.first;
   for (int64_t field = 0; field < fields; ++field)
     for (int64_t element = 0; element < elements; ++element) {
       const int64_t plane = field * strides.field + element * strides.element;
+      if constexpr (std::is_same_v<T, S>)
+        if (to_row && strides.column == 1 && !activated &&
+            copy_short_rows(
+                planes + field * to_field + element * to_plane + row_offset(pixels.first_row) + pixels.first, to_row,
+                image + plane + pixels.first_row * strides.row + pixels.first, strides.row, count,
+                pixels.last_row - pixels.first_row))
+          continue;
       for (int64_t i = pixels.first_row; i < pixels.last_row; ++i) {
-        const int64_t row = plane + i * strides.row, count = pixels.last - pixels.first;
+        const int64_t row = plane + i * strides.row;
         T* to = planes + field * to_field + element * to_plane + row_offset(i);
         if (strides.column == 1 && activated)
           copy_run_masked(to + pixels.first, image + row + pixels.first, activated + row + pixels.first, count);
@@ -446,7 +483,7 @@ void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* imag
                                    row_offset);
   if (c.stride == 1)
     return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, layout.gaps,
-                          planes + c.padding, layout.field, layout.plane, row_offset);
+                          planes + c.padding, layout.field, layout.plane, row_offset, r.stride == 1 ? layout.row : 0);
   // Every stride-th pixel of a row lies in the same phase.
   struct Run {
     int64_t from, to, count;

@@ -239,7 +239,7 @@ class IrrepWgrad final : public IrrepWgradPlan {
         return copy_to_planes_beside(dy, activated, strides, s_.out_fields, order, all, beside, layout_.beside, to,
                                      order * dy_plane_, dy_plane_, row_offset);
     copy_to_planes(dy, activated, strides, s_.out_fields, order, all, dy_gaps_, to, order * dy_plane_, dy_plane_,
-                   row_offset);
+                   row_offset, pixels_.row);
   }
 
   // The stretch that begins with number `start` of so many.
