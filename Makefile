@@ -15,7 +15,7 @@ BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
 help:
 	@echo "make demo     train the three networks of paper 1 on the digits that ship with the package; about 4 minutes"
-	@echo "make test     run the whole test suite, in JOBS processes (2); 40 to 60 minutes on 2 cores"
+	@echo "make test     run the whole test suite, in JOBS processes (2)"
 	@echo "make lint     check the Python code with ruff and mypy, the layout of the C++ with clang-format"
 	@echo "make tidy     check the C++ of the CPU kernels and of the ops with clang-tidy; about 3 minutes"
 	@echo "make coverage run the whole test suite, and say which lines of the package it did not reach"
