@@ -31,7 +31,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     // Sums are also kept where they are not finished in registers, so that each plane is written in long runs.
     const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
     tile_sums_ = columns_ * order * tile_pixels;
-    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kFarCache / 64 : kFarCache / 4) / (columns_ * step_bytes));
+    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kNearSums : kFarCache / 4) / (columns_ * step_bytes));
     together_ = weights_stay ? 1 : macro_tile_;
     if (stores_) macro_tile_ = together_;
     if (!p_.transformed_weight) transformed_.reset(new T[transformed_numbers()]);
@@ -151,6 +151,8 @@ class IrrepFprop final : public IrrepFpropPlan {
  private:
   // The buffer is less than half of a first-level cache, which weights and planes go through as well.
   static constexpr int64_t kBufferBytes = 18 << 10, kFarCache = 2 << 20;
+  // Sums kept at one time beside weights that stay. Processors with few registers have smaller second-level caches.
+  static constexpr int64_t kNearSums = kVectorRegisters >= 32 ? kFarCache / 16 : kFarCache / 64;
   static constexpr int64_t kWeightSlices = 8;  // of the input fields, for threads to share
   static constexpr int64_t kBusyFields = 4;    // times two vectors: multiply-adds that processors have under way
 
