@@ -189,7 +189,7 @@ __attribute__((always_inline)) inline void gather_planes(const V (&sum)[Planes][
   }
 }
 
-// What follows the inverse transform.
+// Calls function(f[g], g) for each g. Recursion, not a loop: f must stay in registers.
 template <int G = 0, typename V, int Order, typename Function>
 __attribute__((always_inline)) inline void for_each_element(V (&f)[Order], Function function) {
   if constexpr (G < Order) {
@@ -197,13 +197,15 @@ __attribute__((always_inline)) inline void for_each_element(V (&f)[Order], Funct
     for_each_element<G + 1>(f, function);
   }
 }
+
+// What follows the inverse transform.
 template <typename T, typename V, int Order, typename S>
 __attribute__((always_inline)) inline void add_bias_and_relu(V (&f)[Order], const S* bias, bool relu) {
   if (bias) for_each_element(f, [&](V& each, int) { each += T(widen(*bias)); });
   if (relu) for_each_element(f, [](V& each, int) { each = each < 0 ? V{} : each; });  // NaN stays NaN
 }
 
-// The planes of a mask.
+// Stores the planes of a mask.
 template <typename Group, unsigned Planes, int G = 0, typename V, typename T>
 __attribute__((always_inline)) inline void store_planes(const V (&f)[Group::table.order], T* to, int64_t stride) {
   if constexpr (G < Group::table.order) {
@@ -375,6 +377,7 @@ template <typename T, typename Group, unsigned Kept, int Fields>
 void multiply_planes(const PlaneSteps& planes, const T* from, const int64_t* offset, T* buffer, Prefetch& prefetch,
                      const T* w, int64_t steps, T* sums, int64_t field, bool first,
                      const TilePlace<tile_vectors<Group>()>& place, const Results<T>* results) {
+  static_assert(kernel_vectors<Group, 0>() == tile_vectors<Group>(), "the first call leaves all of the tile");
   if constexpr (kMasks)
     if (place.load == TileLoad::Crossing)
       return multiply<T, Group, 0, Fields>(
