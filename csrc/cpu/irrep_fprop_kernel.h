@@ -154,7 +154,6 @@ class IrrepFprop final : public IrrepFpropPlan {
   // Sums kept at one time beside weights that stay. Processors with few registers have smaller second-level caches.
   static constexpr int64_t kNearSums = kVectorRegisters >= 32 ? kFarCache / 16 : kFarCache / 64;
   static constexpr int64_t kWeightSlices = 8;  // of the input fields, for threads to share
-  static constexpr int64_t kBusyFields = 4;    // times two vectors: multiply-adds that processors have under way
 
   // Of the output fields.
   int64_t lane_blocks() const { return (s_.out_fields + lanes - 1) / lanes; }
@@ -247,16 +246,10 @@ class IrrepFprop final : public IrrepFpropPlan {
   template <int Part>
   void add_calls(Target* targets, T*& next) {
     if constexpr (Part < kernel_parts<Group>()) {
-      constexpr int most = kernel_fields<Group, Part>();
-      const int64_t fields = columns_, blocks = (fields + most - 1) / most;
-      // The first call of all does the butterflies as well. A large one hides them where registers are left for them; else
-      // it is as small as takes no more calls, and as keeps the multipliers busy.
-      constexpr bool registers_left = kAccumulators + order * vectors + 2 <= kVectorRegisters;
+      static_assert(calls_have_kernels<Group, Part>());
+      const int64_t blocks = call_count<Group, Part>(columns_);
       for (int64_t block = 0, first = 0, columns = 0; block < blocks; ++block, first += columns) {
-        columns = (fields - first) / (blocks - block);
-        if (Part == 0 && block == 0 && blocks > 1)
-          columns =
-              registers_left ? (fields + blocks - 1) / blocks : std::max(fields - (blocks - 1) * most, kBusyFields);
+        columns = call_fields<Group, Part>(columns_ - first, block, blocks);
         const int64_t step = kernel_planes<Group, Part>() * columns;
         MultiplyPlanes<T, Group> from_planes = nullptr;
         if constexpr (Part == 0) {  // what it reads itself, if it has all fields, nobody else needs
@@ -270,7 +263,7 @@ class IrrepFprop final : public IrrepFpropPlan {
           const IrrepColumn column = irrep_columns<Group>()[c];
           for (int j = 0; j < column.irrep.dim; ++j, to += columns)
             for (int64_t o = 0; o < columns; ++o)
-              targets[column.irrep.plane[column.i][j] * fields + first + o] = {to + o, step};
+              targets[column.irrep.plane[column.i][j] * columns_ + first + o] = {to + o, step};
         }
         next += steps_ * step;
       }

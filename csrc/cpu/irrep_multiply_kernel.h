@@ -57,6 +57,8 @@ constexpr int kernel_vectors() {
   const bool rows = irrep_columns<Group>()[first_irrep_column<Group, Part>()].irrep.dim > 1;
   return kernel_parts<Group>() > 1 && rows ? 1 : tile_vectors<Group>();
 }
+// Multiply-adds that processors have under way.
+constexpr int kBusyMultiplies = 8;
 // The planes of the result that they give, and for how many output fields at most.
 template <typename Group, int Part>
 constexpr int kernel_planes() {
@@ -68,6 +70,39 @@ constexpr int kernel_planes() {
 template <typename Group, int Part>
 constexpr int kernel_fields() {
   return kAccumulators / (kernel_planes<Group, Part>() * kernel_vectors<Group, Part>());
+}
+
+// How many fields call number `call` of `calls` takes, with so many left. The first call of all does the butterflies as
+// well. A large one hides them where registers are left for them; else it is as small as takes no more calls, and as keeps
+// the multipliers busy.
+template <typename Group, int Part>
+constexpr int64_t call_fields(int64_t fields, int64_t call, int64_t calls) {
+  const int sums = kernel_planes<Group, Part>() * kernel_vectors<Group, Part>(), most = kernel_fields<Group, Part>();
+  const int64_t even = fields / (calls - call);
+  if (Part > 0 || call > 0 || calls == 1) return even;
+  if (kAccumulators + Group::table.order * tile_vectors<Group>() + 2 <= kVectorRegisters)
+    return (fields + calls - 1) / calls;
+  const int busy = std::min(most, (kBusyMultiplies + sums - 1) / sums);
+  return std::max<int64_t>(fields - (calls - 1) * most, busy);
+}
+template <typename Group, int Part>
+constexpr int64_t call_count(int64_t fields) {
+  return (fields + kernel_fields<Group, Part>() - 1) / kernel_fields<Group, Part>();
+}
+// Whether there is a micro-kernel for every call, whatever the number of fields. Shown to the compiler, since this is asked
+// of instruction sets that the processor at hand may lack.
+template <typename Group, int Part>
+constexpr bool calls_have_kernels() {
+  for (int64_t fields = 1; fields <= 64; ++fields) {
+    int64_t left = fields;
+    for (int64_t call = 0, calls = call_count<Group, Part>(fields); call < calls; ++call) {
+      const int64_t taken = call_fields<Group, Part>(left, call, calls);
+      if (taken < 1 || taken > kernel_fields<Group, Part>()) return false;
+      left -= taken;
+    }
+    if (left != 0) return false;
+  }
+  return true;
 }
 
 // The planes of X̂ that some columns of irreps need, as a mask.
