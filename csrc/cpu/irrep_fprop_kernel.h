@@ -31,7 +31,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     // Sums are also kept where they are not finished in registers, so that each plane is written in long runs.
     const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
     tile_sums_ = columns_ * order * tile_pixels;
-    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kNearSums : kFarCache / 4) / (columns_ * step_bytes));
+    macro_tile_ = std::max<int64_t>(1, (weights_stay ? kNearSums : kFarCache / 8) / (columns_ * step_bytes));
     together_ = weights_stay ? 1 : macro_tile_;
     if (stores_) macro_tile_ = together_;
     if (!p_.transformed_weight) transformed_.reset(new T[transformed_numbers()]);
@@ -285,6 +285,22 @@ class IrrepFprop final : public IrrepFpropPlan {
                    LineGroups::line, tiles * prefetch_calls());
   }
 
+  // what the steps from `first` on read of the planes for these tiles, or, after the last step, what the first ones read for
+  // as many tiles after these,
+  void aim_at_planes(Prefetch& prefetch, const T* planes, int64_t first, int64_t tile, int64_t tiles,
+                     const TilePlaces<vectors>& places) const {
+    if (s_.rows.stride > 1 || s_.columns.stride > 1) return;  // there, what a tile reads of a plane is no single run
+    if (first == steps_) first = 0, tile += tiles;
+    if (tile >= places.last()) return;
+    const int64_t end = std::min(tile + tiles, places.last()), last = std::min(first + block_steps_, steps_);
+    const auto count = static_cast<int64_t>(orbits_.size());
+    const int64_t field = first / count, fields = (last + count - 1) / count - field;
+    const int64_t reach = layout_.offset(s_.rows.dilation * (s_.size - 1), s_.columns.dilation * (s_.size - 1));
+    const int64_t from = places[tile].vector[0].from, to = places[end - 1].vector[vectors - 1].from + lanes + reach;
+    prefetch.planes.aim(planes + field * layout_.field + from, (to - from) * sizeof(T) / LineGroups::line + 1,
+                        fields * s_.in_elements(), layout_.plane * sizeof(T), tiles * (fields + block_calls_ - 1));
+  }
+
   // and where `count` tiles will be written.
   void aim_at_results(Prefetch& prefetch, int64_t b, int64_t block, int64_t tile, int64_t count) const {
     const MapStrides& ys = p_.y_strides;
@@ -306,6 +322,8 @@ class IrrepFprop final : public IrrepFpropPlan {
                                  pixels_.plane_row - pixels_.width};
     if (steps_ == 0) std::fill_n(sums, tiles * tile_sums_, T(0));
     for (const auto& [first, steps, from_field, from_offset] : step_blocks_) {
+      // A single tile reads little that its neighbours do not.
+      if (tiles > 1) aim_at_planes(prefetch, planes, first + steps, first_tile, tiles, places);
       const T* field = planes + from_field;
       const int64_t* offset = plane_steps.orbit_offset + from_offset;
       const Results<T>* finish = first + steps == steps_ ? results : nullptr;

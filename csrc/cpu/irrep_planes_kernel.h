@@ -555,12 +555,13 @@ struct LineGroups {
   }
 };
 
-// Of the input and of the result, or its gradient, while other parts of them are computed with.
+// Of the input, of its planes and of the result, or its gradient, while other parts of them are computed with.
 struct Prefetch {
-  LineGroups x, y;
+  LineGroups x, planes, y;
 
   void operator()() {
     x();
+    planes();
     y();
   }
 };
