@@ -229,8 +229,11 @@ def _sizes(call: Convolution) -> _Sizes:
 def dense_cost(call: Convolution) -> float:
     """Time of the dense algorithm per output pixel and block of fields, in multiplications at the irrep kernel's rate."""
     s = _sizes(call)
-    planes = -(-s.order * s.out_fields // _CHANNELS) * _CHANNELS
-    products = planes * s.in_fields * (1 if call.lifting else s.order) * s.taps
+    whole = lambda planes: -(-planes // _CHANNELS) * _CHANNELS
+    read = s.in_fields * (1 if call.lifting else s.order)
+    if s.rows and not call.lifting:  # it brings them into that order itself, and fills up with zeros
+        read = whole(read)
+    products = whole(s.order * s.out_fields) * read * s.taps
     return products / _DENSE_RATE + (_DENSE_ROWS if s.rows else 0) * (s.read + s.written)
 
 

@@ -109,6 +109,8 @@ def test_explain():
     four = torch.randn(4, *BANKS.shape[1:]), torch.ones(4, 4)  # on the input each bank has butterflies of its own
     assert explain(X, BANKS, RELAXED, group="p4", relax_on="input").algorithm == "irrep"
     assert explain(X, *four, group="p4", relax_on="input").algorithm == "dense"
+    narrow = torch.randn(2, 6, 4, 28, 28), torch.randn(3, 6, 6, 4, 3, 3), torch.ones(3, 4)  # 24 planes, PyTorch's takes as 32
+    assert explain(*narrow, group="C4", relax_on="input", padding=1).algorithm == "irrep"
     # Two banks of D4 need 24/64 of dense's multiplications, and with gradients to come nearly twice as many; eight do not pay.
     wide, banks = torch.randn(2, 16, 8, 28, 28), torch.randn(8, 16, 16, 8, 3, 3)
     taken = [explain(wide, banks[:n], torch.ones(n, 8), group="D4", padding=1).algorithm for n in (2, 8)]
