@@ -11,6 +11,9 @@ inline const char* name(InstructionSet level) {
 }
 
 inline bool supported(InstructionSet level) {
+#ifdef GCONV_EMULATED_AVX512  // python_tests/emulation/avx512.h
+  if (level == InstructionSet::Avx512) return true;
+#endif
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
   switch (level) {
     case InstructionSet::Avx512:
@@ -49,4 +52,13 @@ inline InstructionSet best_instruction_set() {
 #define GCONV_TARGET_AVX2
 #define GCONV_TARGET_AVX512
 #define GCONV_TARGET_END
+#endif
+
+#ifdef GCONV_EMULATED_AVX512
+#undef GCONV_TARGET_AVX512
+#ifdef __clang__
+#define GCONV_TARGET_AVX512 _Pragma("clang attribute push(__attribute__((target(\"sse2\"))), apply_to = function)")
+#else
+#define GCONV_TARGET_AVX512 _Pragma("GCC push_options")
+#endif
 #endif

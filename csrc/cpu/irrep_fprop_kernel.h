@@ -29,7 +29,7 @@ class IrrepFprop final : public IrrepFpropPlan {
     stores_ = may_store_results() && stores_in_two_runs(pixels_, lanes, layout_.all_images(), p_.y_strides);
     // Where the weights are too many for the second-level cache, they are read once for several tiles, whose sums are kept.
     // Sums are also kept where they are not finished in registers, so that each plane is written in long runs.
-    const bool weights_stay = steps_ * weight_bytes <= kFarCache / 2;
+    const bool weights_stay = steps_ * weight_bytes <= kFarCache / 4;
     tile_sums_ = columns_ * order * tile_pixels;
     macro_tile_ = std::max<int64_t>(1, (weights_stay ? kNearSums : kFarCache / 8) / (columns_ * step_bytes));
     together_ = weights_stay ? 1 : macro_tile_;

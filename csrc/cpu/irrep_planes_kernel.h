@@ -56,39 +56,49 @@ __attribute__((always_inline)) inline T masked(T gradient, T activated) {
   return activated <= 0 ? T{} : gradient;  // of numbers and of vectors
 }
 
-// To the lanes of a mask, the next numbers in memory; other lanes of `to` stay.
-template <typename T>
-__attribute__((always_inline)) inline void expand(T* to, const T* from, const T* activated, uint32_t lanes) {
-  if constexpr (kMasks) {
-    typename Vector<T>::Aligned value = load_expanded(from, lanes);
-    if (activated) value = masked<typename Vector<T>::Aligned>(value, load_expanded(activated, lanes));
-    store_lanes(to, value, lanes);
-  }
-}
-
-// Copies rows of n neighbours that lie so far apart: as many vectors each, of which the last overlaps the one before.
+// Copies rows of n neighbours that lie so far apart, as many vectors each, of which the last overlaps the one before; with
+// `activated` (or nullptr), which lies like `from`, see masked().
 template <int Vectors, typename T>
-void copy_rows(T* __restrict__ to, int64_t to_row, const T* __restrict__ from, int64_t from_row, int64_t n,
-               int64_t rows) {
-  using V = typename Vector<T>::Unaligned;
+void copy_rows(T* __restrict__ to, int64_t to_row, const T* __restrict__ from, const T* __restrict__ activated,
+               int64_t from_row, int64_t n, int64_t rows) {
   const int64_t last = n - Vector<T>::lanes;
-  for (; rows > 0; --rows, to += to_row, from += from_row) {
+  for (int64_t i = 0; i < rows; ++i) {
     typename Vector<T>::Aligned value[Vectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v)
-      value[v] = *reinterpret_cast<const V*>(from + (v + 1 < Vectors ? v * Vector<T>::lanes : last));
+    for (int v = 0; v < Vectors; ++v) {
+      const int64_t at = i * from_row + (v + 1 < Vectors ? v * Vector<T>::lanes : last);
+      value[v] = Neighbours{}.load(from + at);
+      if (activated) value[v] = masked<typename Vector<T>::Aligned>(value[v], Neighbours{}.load(activated + at));
+    }
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v)
-      *reinterpret_cast<V*>(to + (v + 1 < Vectors ? v * Vector<T>::lanes : last)) = value[v];
+      *reinterpret_cast<typename Vector<T>::Unaligned*>(to + i * to_row +
+                                                        (v + 1 < Vectors ? v * Vector<T>::lanes : last)) = value[v];
   }
 }
-// Of rows of one vector up to so many; says whether they are such.
+// The same for rows within a vector.
+template <typename T>
+void copy_narrow_rows(T* to, int64_t to_row, const T* from, const T* activated, int64_t from_row, int64_t n,
+                      int64_t rows) {
+  const uint32_t lanes = (uint32_t{1} << n) - 1;
+  for (int64_t i = 0; i < rows; ++i) {
+    typename Vector<T>::Aligned value = load_lanes(from + i * from_row, lanes);
+    if (activated) value = masked<typename Vector<T>::Aligned>(value, load_lanes(activated + i * from_row, lanes));
+    store_lanes(to + i * to_row, value, lanes);
+  }
+}
+// Says whether rows are as short as one of these is for.
 template <int Vectors = 8, typename T>
-bool copy_short_rows(T* to, int64_t to_row, const T* from, int64_t from_row, int64_t n, int64_t rows) {
+bool copy_short_rows(T* to, int64_t to_row, const T* from, const T* activated, int64_t from_row, int64_t n,
+                     int64_t rows) {
   if constexpr (Vectors > 0) {
     const int64_t vectors = n < Vector<T>::lanes ? 0 : (n + Vector<T>::lanes - 1) / Vector<T>::lanes;
-    if (vectors != Vectors) return copy_short_rows<Vectors - 1>(to, to_row, from, from_row, n, rows);
-    copy_rows<Vectors>(to, to_row, from, from_row, n, rows);
+    if (vectors != Vectors) return copy_short_rows<Vectors - 1>(to, to_row, from, activated, from_row, n, rows);
+    copy_rows<Vectors>(to, to_row, from, activated, from_row, n, rows);
+    return true;
+  } else if constexpr (kMasks) {
+    if (n >= Vector<T>::lanes) return false;
+    copy_narrow_rows(to, to_row, from, activated, from_row, n, rows);
     return true;
   }
   return false;
@@ -106,50 +116,6 @@ void copy_run_masked(To* __restrict__ to, const From* __restrict__ from, const F
   }
   for (; i < n; ++i) to[i] = masked<To>(widen(from[i]), widen(activated[i]));
 }
-
-// Rows in memory, one right behind the other, and in a plane, where they lie apart: for each vector of the plane the lanes
-// that belong to a row, and where the first of them lies in memory.
-class RowGaps {
- public:
-  RowGaps() = default;
-  // Of rows `distance` apart in a plane; `lead` lanes of the first vector come before them.
-  RowGaps(int64_t rows, int64_t width, int64_t distance, int64_t lead, int64_t lanes) : lead_(lead), lanes_(lanes) {
-    if (!kMasks || rows < 1) return;
-    const int64_t vectors = (lead + (rows - 1) * distance + width + lanes - 1) / lanes;
-    if (vectors > kMostVectors) return;
-    parts_.resize(vectors, {0, -1});
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t at = lead + i * distance, end = at + width; at < end;) {
-        Part& part = parts_[at / lanes];
-        const int64_t lane = at % lanes, count = std::min(lanes - lane, end - at);
-        if (part.from < 0) part.from = static_cast<int32_t>(i * width + width - (end - at));
-        part.lanes |= ((uint32_t{1} << count) - 1) << lane;
-        at += count;
-      }
-  }
-
-  explicit operator bool() const { return !parts_.empty(); }
-
-  // Copies them; `to` is the first number of the first row. What lies between the rows stays.
-  template <typename T>
-  void copy(T* to, const T* from, const T* activated) const {
-    to -= lead_;
-    for (const Part& part : parts_) {
-      if (part.lanes) expand(to, from + part.from, activated ? activated + part.from : nullptr, part.lanes);
-      to += lanes_;
-    }
-  }
-
- private:
-  struct Part {
-    uint32_t lanes;  // a mask
-    int32_t from;
-  };
-  static constexpr int64_t kMostVectors = 1024;  // of images so large, rows are long enough to be copied one by one
-
-  std::vector<Part> parts_;
-  int64_t lead_ = 0, lanes_ = 0;
-};
 
 // Calls function(integral_constant<int, N>) with the largest power of two N from 4 to the lanes of a vector that is no
 // larger than `most`, and says whether there is one.
@@ -190,22 +156,12 @@ struct Pixels {
 // Copies the pixels of one image to planes, field and plane apart; row_offset(i) is where column 0 of row i lies in a plane,
 // to_row the distance from one to the next, or 0 if it is not the same for all. With `activated` (or nullptr), which lies
 // like the image, see masked().
-// `gaps`, if there are any, are those of just these rows.
 template <typename T, typename S, typename RowOffset>
 void copy_to_planes(const S* image, const S* activated, const MapStrides& strides, int64_t fields, int64_t elements,
-                    const Pixels& pixels, const RowGaps& gaps, T* planes, int64_t to_field, int64_t to_plane,
-                    RowOffset row_offset, int64_t to_row) {
+                    const Pixels& pixels, T* planes, int64_t to_field, int64_t to_plane, RowOffset row_offset,
+                    int64_t to_row) {
   if (pixels.first >= pixels.last) return;
   if constexpr (std::is_same_v<T, S>) {
-    if (gaps && strides.column == 1 && strides.row == pixels.last - pixels.first) {
-      T* to = planes + row_offset(pixels.first_row) + pixels.first;
-      for (int64_t field = 0; field < fields; ++field)
-        for (int64_t element = 0; element < elements; ++element) {
-          const int64_t from = field * strides.field + element * strides.element;
-          gaps.copy(to + field * to_field + element * to_plane, image + from, activated ? activated + from : nullptr);
-        }
-      return;
-    }
     const PixelFormat format = pixel_format(strides, fields, elements);
     // Fields and elements as one line need planes of equal distance.
     const bool lies_so = format.lines && (format.plane != 1 || to_field == elements * to_plane);
@@ -234,12 +190,13 @@ void copy_to_planes(const S* image, const S* activated, const MapStrides& stride
     for (int64_t element = 0; element < elements; ++element) {
       const int64_t plane = field * strides.field + element * strides.element;
       if constexpr (std::is_same_v<T, S>)
-        if (to_row && strides.column == 1 && !activated &&
-            copy_short_rows(
-                planes + field * to_field + element * to_plane + row_offset(pixels.first_row) + pixels.first, to_row,
-                image + plane + pixels.first_row * strides.row + pixels.first, strides.row, count,
-                pixels.last_row - pixels.first_row))
-          continue;
+        if (to_row && strides.column == 1) {
+          const int64_t from = plane + pixels.first_row * strides.row + pixels.first;
+          T* to = planes + field * to_field + element * to_plane + row_offset(pixels.first_row) + pixels.first;
+          if (copy_short_rows(to, to_row, image + from, activated ? activated + from : nullptr, strides.row, count,
+                              pixels.last_row - pixels.first_row))
+            continue;
+        }
       for (int64_t i = pixels.first_row; i < pixels.last_row; ++i) {
         const int64_t row = plane + i * strides.row;
         T* to = planes + field * to_field + element * to_plane + row_offset(i);
@@ -308,7 +265,6 @@ struct PlaneLayout {
   int64_t beside = 1;                                           // side by side: so many numbers make a pixel
   int64_t row_stride = 1, column_stride = 1;
   std::vector<bool> read;  // whether any tap reads the phase
-  RowGaps gaps;            // of an image, where all of it lies in one phase
 
   // With `slack` numbers behind the last one that a tap reads, and phases of a multiple of `multiple` numbers.
   PlaneLayout(const ConvShape& shape, int64_t slack, int64_t multiple, const Arrangement& arrangement = {}) {
@@ -333,11 +289,6 @@ struct PlaneLayout {
         read[phase_of(at.row, at.column)] = true;
     }
     field = (shape.in_elements() + zeros) * plane;  // a plane of zeros for the taps that read nothing else
-    const auto reads_all = [&](const Axis& axis) {
-      return axis.padding >= 0 && axis.reach(shape.size) >= axis.in + axis.padding;
-    };
-    if (row_stride == 1 && column_stride == 1 && beside == 1 && reads_all(r) && reads_all(c))
-      gaps = RowGaps(r.in, c.in, row, offset(r.padding, c.padding) % multiple, multiple);
   }
 
   // From a line of pixels to the next, in pixels of one phase.
@@ -482,8 +433,8 @@ void pad_planes(const ConvShape& shape, const PlaneLayout& layout, const S* imag
                                    layout.beside, planes + c.padding * layout.beside, layout.field, layout.plane,
                                    row_offset);
   if (c.stride == 1)
-    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, layout.gaps,
-                          planes + c.padding, layout.field, layout.plane, row_offset, r.stride == 1 ? layout.row : 0);
+    return copy_to_planes(image, activated, strides, shape.in_fields, shape.in_elements(), read, planes + c.padding,
+                          layout.field, layout.plane, row_offset, r.stride == 1 ? layout.row : 0);
   // Every stride-th pixel of a row lies in the same phase.
   struct Run {
     int64_t from, to, count;

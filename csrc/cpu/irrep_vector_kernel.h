@@ -31,8 +31,8 @@ __attribute__((always_inline)) inline void transpose_transform(V (&f)[Group::tab
 
 // Or the compiler folds one load into several memory operands, and each crosses cache lines again.
 template <typename V>
-__attribute__((always_inline)) inline void keep_in_register(V& value) {
-#if defined(__x86_64__)
+__attribute__((always_inline)) inline void keep_in_register([[maybe_unused]] V& value) {
+#if defined(__x86_64__) && !defined(GCONV_EMULATED_AVX512)
   asm("" : "+v"(value));
 #endif
 }
@@ -79,13 +79,13 @@ constexpr bool kMasks = kVectorBytes == 64;
 constexpr bool kMasks = false;
 #endif
 
-// Lane by lane of the mask the next number in memory, and 0 in other lanes.
+// 0 in lanes out of the mask.
 template <typename T>
-__attribute__((always_inline)) inline auto load_expanded(const T* from, uint32_t lanes) {
+__attribute__((always_inline)) inline auto load_lanes(const T* from, uint32_t lanes) {
   if constexpr (std::is_same_v<T, double>)
-    return static_cast<typename Vector<T>::Aligned>(_mm512_maskz_expandloadu_pd(static_cast<uint8_t>(lanes), from));
+    return static_cast<typename Vector<T>::Aligned>(_mm512_maskz_loadu_pd(static_cast<uint8_t>(lanes), from));
   else
-    return static_cast<typename Vector<T>::Aligned>(_mm512_maskz_expandloadu_ps(static_cast<uint16_t>(lanes), from));
+    return static_cast<typename Vector<T>::Aligned>(_mm512_maskz_loadu_ps(static_cast<uint16_t>(lanes), from));
 }
 
 template <typename T, typename V>

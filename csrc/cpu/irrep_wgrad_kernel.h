@@ -18,7 +18,6 @@ class IrrepWgrad final : public IrrepWgradPlan {
         parts_(parts_of(s_, chunks_)), arrangement_(arrange((s_.batch + chunks_ - 1) / chunks_)),
         layout_(s_, kMaxStretch * lanes, lanes, arrangement_),
         pixels_(s_, {s_, kMaxStretch * lanes, lanes}, arrangement_), orbits_(orbits(s_)),
-        dy_gaps_(s_.rows.out, s_.columns.out, pixels_.row, 0, lanes),
         orbit_offset_(orbit_offsets(s_, orbits_, layout_)), orbit_count_(static_cast<int64_t>(orbits_.size())) {
     const int64_t vectors = vectors_of(pixels_.numbers(layout_.all_images()));
     const int64_t stretches = (vectors + most_stretch() - 1) / most_stretch();
@@ -238,8 +237,8 @@ class IrrepWgrad final : public IrrepWgradPlan {
       if (layout_.beside > 1)
         return copy_to_planes_beside(dy, activated, strides, s_.out_fields, order, all, beside, layout_.beside, to,
                                      order * dy_plane_, dy_plane_, row_offset);
-    copy_to_planes(dy, activated, strides, s_.out_fields, order, all, dy_gaps_, to, order * dy_plane_, dy_plane_,
-                   row_offset, pixels_.row);
+    copy_to_planes(dy, activated, strides, s_.out_fields, order, all, to, order * dy_plane_, dy_plane_, row_offset,
+                   pixels_.row);
   }
 
   // The stretch that begins with number `start` of so many.
@@ -362,7 +361,6 @@ class IrrepWgrad final : public IrrepWgradPlan {
   PlaneLayout layout_;
   PixelOrder pixels_;
   std::vector<Orbit> orbits_;
-  RowGaps dy_gaps_;
   std::vector<int64_t> orbit_offset_;
   int64_t orbit_count_;
   int64_t stretch_, dy_plane_;  // pixels in a stretch; numbers between the planes of dŷ
