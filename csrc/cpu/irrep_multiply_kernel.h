@@ -77,27 +77,30 @@ constexpr int kernel_fields() {
 // the multipliers busy.
 template <typename Group, int Part>
 constexpr int64_t call_fields(int64_t fields, int64_t call, int64_t calls) {
-  const int sums = kernel_planes<Group, Part>() * kernel_vectors<Group, Part>(), most = kernel_fields<Group, Part>();
+  constexpr int sums = kernel_planes<Group, Part>() * kernel_vectors<Group, Part>(),
+                most = kernel_fields<Group, Part>();
   const int64_t even = fields / (calls - call);
   if (Part > 0 || call > 0 || calls == 1) return even;
   if (kAccumulators + Group::table.order * tile_vectors<Group>() + 2 <= kVectorRegisters)
     return (fields + calls - 1) / calls;
-  const int busy = std::min(most, (kBusyMultiplies + sums - 1) / sums);
+  constexpr int busy = std::min(most, (kBusyMultiplies + sums - 1) / sums);
   return std::max<int64_t>(fields - (calls - 1) * most, busy);
 }
 template <typename Group, int Part>
 constexpr int64_t call_count(int64_t fields) {
-  return (fields + kernel_fields<Group, Part>() - 1) / kernel_fields<Group, Part>();
+  constexpr int most = kernel_fields<Group, Part>();
+  return (fields + most - 1) / most;
 }
-// Whether there is a micro-kernel for every call, whatever the number of fields. Shown to the compiler, since this is asked
-// of instruction sets that the processor at hand may lack.
+// Whether there is a micro-kernel for every call, of one call and of several. Shown to the compiler, since it is asked of
+// instruction sets that the processor at hand may lack.
 template <typename Group, int Part>
 constexpr bool calls_have_kernels() {
-  for (int64_t fields = 1; fields <= 64; ++fields) {
+  constexpr int most = kernel_fields<Group, Part>();
+  for (int64_t fields = 1; fields <= 4 * most; ++fields) {
     int64_t left = fields;
     for (int64_t call = 0, calls = call_count<Group, Part>(fields); call < calls; ++call) {
       const int64_t taken = call_fields<Group, Part>(left, call, calls);
-      if (taken < 1 || taken > kernel_fields<Group, Part>()) return false;
+      if (taken < 1 || taken > most) return false;
       left -= taken;
     }
     if (left != 0) return false;
