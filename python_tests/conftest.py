@@ -1,10 +1,4 @@
 import os
-import platform
-
-if platform.machine() in ("x86_64", "AMD64"):
-    # Before anything imports NumPy, whose products Triton's interpreter takes: OpenBLAS's kernels for Haswell and Zen round a
-    # row's sums by where the row lies, and so no kernel would be equivariant to the bit there.
-    os.environ.setdefault("OPENBLAS_CORETYPE", "Nehalem")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything starts OpenMP's threads: those of one process must not spin on the cores of the others.
