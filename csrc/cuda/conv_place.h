@@ -82,6 +82,12 @@ inline int64_t widest(int64_t numbers, int64_t most) {
   return most;
 }
 
+// In numbers; the maps need not be parts of one.
+template <typename T>
+int64_t offset_between(const void* map, const void* other) {
+  return (reinterpret_cast<intptr_t>(other) - reinterpret_cast<intptr_t>(map)) / static_cast<intptr_t>(sizeof(T));
+}
+
 // How many neighbouring fields can be read or written at once.
 template <typename T>
 int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_t most) {

@@ -36,9 +36,7 @@ struct Problem {
         x(static_cast<const T*>(params.x)), masked(params.x_activated), weight(static_cast<const T*>(params.weight)),
         relaxed_weight(static_cast<const T*>(params.relaxed_weight)), bias(static_cast<const T*>(params.bias)),
         y(static_cast<T*>(params.y)) {
-    if (masked)
-      mask_offset = (reinterpret_cast<intptr_t>(params.x_activated) - reinterpret_cast<intptr_t>(x)) /
-                    static_cast<intptr_t>(sizeof(T));
+    if (masked) mask_offset = offset_between<T>(x, params.x_activated);
     const ConvShape& s = params.shape;
     const PointGroup& group = *s.group;
     const int taps = size * size;

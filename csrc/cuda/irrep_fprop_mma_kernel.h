@@ -5,11 +5,10 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
 #include "irrep_fprop_mma.h"
 #include "irrep_fprop_steps.h"
-#include "mma_operand.h"
+#include "mma_pixels.h"
 
 namespace gconv::cuda {
 namespace {
@@ -41,8 +40,8 @@ __device__ __forceinline__ void copy_filter(const Problem& p, const T* from, int
 
 template <typename T, typename Group, int MT, int NT, Form kForm>
 struct Tile {
-  static constexpr int order = Group::table.order, kFields = Operand<T>::kFields, kNeighbours = Operand<T>::kNeighbours,
-                       kColumns = 8 * NT, kPitch = 8 * (NT | 1);  // an odd number of units, against bank conflicts
+  static constexpr int order = Group::table.order, kFields = Operand<T>::kFields, kColumns = 8 * NT,
+                       kPitch = 8 * (NT | 1);  // an odd number of units, against bank conflicts
   using Filter = T[order][kFields][kPitch];
   using X = uint32_t[order][MT][4];
   using Sums = float[order][MT][NT][4];
@@ -52,25 +51,9 @@ struct Tile {
 
   const Problem<T>& p;
   const Place& place;
-  const int lane = threadIdx.x % 32;
-  int64_t x_at[MT][2];  // of the pixels whose rows of A this thread reads
-  int row_at[MT][2], column_at[MT][2];
+  MmaPixels<T, MT> pixels;
 
-  __device__ Tile(const Problem<T>& p, const Place& place) : p(p), place(place) {
-    for_each_index<2 * MT>([&](auto i) {
-      constexpr int m = i / 2, half = i % 2;
-      const Pixel pixel = place.pixel(pixel_index(m, half));
-      row_at[m][half] = pixel.image < p.batch ? pixel.row * p.rows.stride : kNowhere;
-      column_at[m][half] = pixel.column * p.columns.stride;
-      x_at[m][half] = pixel.image * p.x_strides.batch + row_at[m][half] * p.x_strides.row +
-                      column_at[m][half] * p.x_strides.column +
-                      (int64_t{place.block} * p.in_fields + lane % 4 * kNeighbours) * p.x_strides.field;
-    });
-  }
-
-  __device__ static int pixel_index(int m, int half) {
-    return (threadIdx.x / 32 * MT + m) * 16 + half * 8 + threadIdx.x % 32 / 4;
-  }
+  __device__ Tile(const Problem<T>& p, const Place& place) : p(p), place(place), pixels(p, place) {}
 
   __device__ void copy(const Walk& step, Filter& to) const {
     const int64_t planes = ((int64_t{step.bank} * p.groups + place.block) * p.orbits + step.orbit) * order;
@@ -109,11 +92,19 @@ struct Tile {
   __device__ void load(const Walk& step, X& x) const {
     const Reads reads(p, place, step.tap);
     for_each_index<order>([&](auto g) {
+      constexpr int element = g;
+      const int row = reads.template row<Group, element>(), column = reads.template column<Group, element>();
+      const int64_t offset = element * p.x_strides.element + row * p.x_strides.row + column * p.x_strides.column +
+                             step.field * p.x_strides.field;
       if constexpr (kForm == Form::Plain) {
-        load_plane<kNeighbours, g>(p.x, reads, step.field, x[g]);
+        pixels.template load<Operand<T>::kNeighbours>(p, offset, row, column, step.field, x[g]);
       } else {
-        load_plane<g>(p.x, reads, step.field, x[g]);
-        if (p.x_activated) mask<g>(reads, step.field, x[g]);
+        pixels.load(p, offset, row, column, step.field, x[g]);
+        if (p.masked) {
+          uint32_t activated[MT][4];
+          pixels.load(p, offset + p.mask_offset, row, column, step.field, activated);
+          pixels.mask(activated, x[g]);
+        }
         if (p.relax_input) scale(widen(p.relaxed_weight[int64_t{step.bank} * order + g]), x[g]);
         __syncwarp();  // so that the loads of all planes at once do not take all registers
       }
@@ -122,75 +113,50 @@ struct Tile {
 
   // In place: the tiles of x -> its planes.
   __device__ static void transform(X& x) {
-    for_each_index<4 * MT>([&](auto i) {
-      constexpr int m = i / 4, word = i % 4;
+#pragma unroll
+    for (int i = 0; i < 4 * MT; ++i) {
       typename Operand<T>::Value f[order];
-      for_each_index<order>([&](auto g) { f[g] = Operand<T>::value(x[g][m][word]); });
+#pragma unroll
+      for (int g = 0; g < order; ++g) f[g] = Operand<T>::value(x[g][i / 4][i % 4]);
       fourier<Group>(f);
-      for_each_index<order>([&](auto g) { x[g][m][word] = Operand<T>::bits(f[g]); });
-    });
+#pragma unroll
+      for (int g = 0; g < order; ++g) x[g][i / 4][i % 4] = Operand<T>::bits(f[g]);
+    }
   }
 
   __device__ void multiply(const X& x, const Filter& filter, Sums& sums) const {
     uint32_t b[order][NT][2];
     for_each_product<Group>([&](auto y, auto from, auto w, auto negated) {
       if constexpr (is_first_of_filter({y, from, w, negated})) load_filter(filter[w], b[w]);
-      for_each_index<MT>([&](auto m) {
+#pragma unroll
+      for (int m = 0; m < MT; ++m) {
         uint32_t a[4];
-        for_each_index<4>([&](auto i) { a[i] = x[from][m][i] ^ (negated ? Operand<T>::kSigns : 0); });
-        for_each_index<NT>([&](auto n) { Operand<T>::multiply(sums[y][m][n], a, b[w][n]); });
-      });
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = x[from][m][i] ^ (negated ? Operand<T>::kSigns : 0);
+#pragma unroll
+        for (int n = 0; n < NT; ++n) Operand<T>::multiply(sums[y][m][n], a, b[w][n]);
+      }
     });
   }
 
   // In place: planes of ŷ -> elements of y.
   __device__ static void transform_back(Sums& sums) {
-    constexpr auto scales = inverse_scales<Group>();
-    for_each_index<4 * MT * NT>([&](auto i) {
-      constexpr int m = i / 4 / NT, n = i / 4 % NT, at = i % 4;
+#pragma unroll
+    for (int i = 0; i < 4 * MT * NT; ++i) {
+      const int m = i / 4 / NT, n = i / 4 % NT, at = i % 4;
       float f[order];
       for_each_index<order>([&](auto g) {
-        constexpr float scale = scales[g];
+        constexpr float scale = inverse_scales<Group>()[decltype(g)::value];
         f[g] = sums[g][m][n][at] * scale;
       });
       inverse_fourier<Group>(f);
-      for_each_index<order>([&](auto g) { sums[g][m][n][at] = f[g]; });
-    });
+#pragma unroll
+      for (int g = 0; g < order; ++g) sums[g][m][n][at] = f[g];
+    }
   }
 
   __device__ static void store(const Problem<T>& p, const Place& place, const Sums& y) {
-    const int lane = threadIdx.x % 32;
-    for_each_index<2 * MT>([&](auto i) {
-      constexpr int m = i / 2, half = i % 2;
-      const Pixel pixel = place.pixel(pixel_index(m, half));
-      if (pixel.image >= p.batch) return;
-      const int64_t row = int64_t{pixel.row} * p.rows.spread + place.row_phase;
-      const int64_t column = int64_t{pixel.column} * p.columns.spread + place.column_phase;
-      const int64_t to = pixel.image * p.y_strides.batch + row * p.y_strides.row + column * p.y_strides.column;
-      for_each_index<NT>([&](auto n) {
-        const int field = place.first_out + n * 8 + lane % 4 * 2, fields = p.out_fields - field;
-        if (fields <= 0) return;
-        const int64_t channel = int64_t{place.block} * p.out_fields + field;
-        float bias[2];
-        for_each_index<2>([&](auto j) { bias[j] = p.bias && j < fields ? widen(p.bias[channel + j]) : 0.f; });
-        for_each_index<order>([&](auto u) {
-          T pair[2];
-          for_each_index<2>([&](auto j) {
-            const float value = y[u][m][n][2 * half + j] + bias[j];
-            pair[j] = narrow<T>(p.relu && value < 0 ? 0.f : value);  // NaN stays
-          });
-          T* at = p.y + to + u * p.y_strides.element + channel * p.y_strides.field;
-          if constexpr (kForm == Form::Plain) {
-            std::conditional_t<sizeof(T) == 4, uint2, uint32_t> both;
-            std::memcpy(&both, pair, sizeof pair);
-            *reinterpret_cast<decltype(both)*>(at) = both;
-          } else {
-            at[0] = pair[0];
-            if (fields > 1) at[p.y_strides.field] = pair[1];
-          }
-        });
-      });
-    });
+    store_tile<T, order, MT, NT, kForm == Form::Plain>(p, place, y);
   }
 
  private:
@@ -201,63 +167,28 @@ struct Tile {
     return false;
   }
 
-  __device__ void load_filter(const T (&plane)[kFields][kPitch], uint32_t (&b)[NT][2]) const {
+  __device__ static void load_filter(const T (&plane)[kFields][kPitch], uint32_t (&b)[NT][2]) {
+    const int lane = threadIdx.x % 32;
     if constexpr (sizeof(T) == 4) {
-      for_each_index<2 * NT>(
-          [&](auto i) { b[i / 2][i % 2] = tf32(plane[i % 2 * 4 + lane % 4][i / 2 * 8 + lane / 4]); });
+#pragma unroll
+      for (int i = 0; i < 2 * NT; ++i) b[i / 2][i % 2] = tf32(plane[i % 2 * 4 + lane % 4][i / 2 * 8 + lane / 4]);
     } else if constexpr (NT == 1) {
       ldmatrix_x2_trans(b[0], plane[lane % 16]);
     } else {
-      for_each_index<NT / 2>([&](auto pair) {
+#pragma unroll
+      for (int pair = 0; pair < NT / 2; ++pair) {
         uint32_t both[4];
         ldmatrix_x4_trans(both, plane[lane % 16] + (2 * pair + lane / 16) * 8);
-        for_each_index<4>([&](auto i) { b[2 * pair + i / 2][i % 2] = both[i]; });
-      });
+#pragma unroll
+        for (int i = 0; i < 4; ++i) b[2 * pair + i / 2][i % 2] = both[i];
+      }
     }
   }
 
-  template <int G>
-  __device__ void load_plane(const T* map, const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
-    if (p.x_width == kNeighbours)
-      load_plane<kNeighbours, G>(map, reads, field, x);
-    else if (kNeighbours > 2 && p.x_width == 2)
-      load_plane<2, G>(map, reads, field, x);
-    else
-      load_plane<1, G>(map, reads, field, x);
-  }
-
-  template <int G>
-  __device__ void mask(const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
-    uint32_t activated[MT][4];
-    load_plane<G>(p.x_activated, reads, field, activated);
-    for_each_index<4 * MT>([&](auto i) {
-      uint32_t& word = x[i / 4][i % 4];
-      // A NaN lets the gradient through, as in PyTorch.
-      word = for_each_number<T>([](float value, float by) { return by <= 0 ? 0.f : value; }, word,
-                                activated[i / 4][i % 4]);
-    });
-  }
-
   __device__ static void scale(float w, uint32_t (&x)[MT][4]) {
-    for_each_index<4 * MT>([&](auto i) {
-      uint32_t& word = x[i / 4][i % 4];
-      word = for_each_number<T>([w](float value) { return product(w, value); }, word);
-    });
-  }
-
-  template <int Width, int G>
-  __device__ void load_plane(const T* map, const Reads& reads, int field, uint32_t (&x)[MT][4]) const {
-    const int row = reads.row<Group, G>(), column = reads.column<Group, G>();
-    const int64_t shift =
-        G * p.x_strides.element + row * p.x_strides.row + column * p.x_strides.column + field * p.x_strides.field;
-    const int fields = p.in_fields - field - lane % 4 * kNeighbours;
-    for_each_index<2 * MT>([&](auto i) {
-      constexpr int m = i / 2, half = i % 2;
-      const bool inside = static_cast<unsigned>(row_at[m][half] + row) < static_cast<unsigned>(p.rows.in) &&
-                          static_cast<unsigned>(column_at[m][half] + column) < static_cast<unsigned>(p.columns.in);
-      load_neighbours<Width>(map, x_at[m][half] + shift, p.x_strides.field, inside ? fields : 0, x[m][half],
-                             x[m][half + 2]);
-    });
+#pragma unroll
+    for (int i = 0; i < 4 * MT; ++i)
+      x[i / 4][i % 4] = for_each_number<T>([w](float value) { return product(w, value); }, x[i / 4][i % 4]);
   }
 };
 
@@ -304,14 +235,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
     read.advance();
     if (kForm == Form::RelaxedOutput && read.bank != bank) {
       Tile::transform_back(sums);
-      for_each_index<Tile::order>([&](auto u) {
+#pragma unroll
+      for (int u = 0; u < Tile::order; ++u) {
         const float w = widen(p.relaxed_weight[int64_t{bank} * Tile::order + u]);
-        for_each_index<4 * MT * NT>([&](auto i) {
+#pragma unroll
+        for (int i = 0; i < 4 * MT * NT; ++i) {
           float& sum = sums[u][i / 4 / NT][i / 4 % NT][i % 4];
           total[u][i / 4 / NT][i / 4 % NT][i % 4] += w * sum;
           sum = 0;
-        });
-      });
+        }
+      }
     }
   }
   // Found again, so that no registers hold it through the loop.
@@ -351,7 +284,7 @@ cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
   // Of four, these would spill registers.
   constexpr int kMost = std::is_same_v<Group, GroupD2> || (order >= 4 && sizeof(T) == 4) ? 2 : 4;
   if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);
-  const bool plain = p.x_width == Operand<T>::kNeighbours && p.y_width == 2 && !p.x_activated && !p.relax_input;
+  const bool plain = p.x_width == Operand<T>::kNeighbours && p.y_width == 2 && !p.masked && !p.relax_input;
   if constexpr (order >= 4) {
     if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
     if (plain && 8 < p.out_fields && p.out_fields <= 16)
@@ -378,7 +311,8 @@ cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transfor
   p.in_fields = static_cast<int>(s.in_fields), p.out_fields = static_cast<int>(s.out_fields);
   p.orbits = static_cast<int>(s.lifting ? orbits(s).size() : s.taps());
   p.lifting = s.lifting, p.relax_input = params.relax_input && params.relaxed_weight, p.relu = params.relu;
-  p.x = static_cast<const T*>(params.x), p.x_activated = static_cast<const T*>(params.x_activated);
+  p.x = static_cast<const T*>(params.x), p.masked = params.x_activated;
+  if (p.masked) p.mask_offset = offset_between<T>(params.x, params.x_activated);
   p.transformed = static_cast<const T*>(transformed);
   p.relaxed_weight = static_cast<const T*>(params.relaxed_weight), p.bias = static_cast<const T*>(params.bias);
   p.y = static_cast<T*>(params.y);

@@ -262,7 +262,8 @@ struct Block {
     constexpr int at_once = Vectors ? Tile::load_vector : 1;
     const int64_t step = load_step * problem.x_strides.field;
     const int left = problem.in_fields - field - load_field;
-    for_each_index<kOrder>([&](auto g) {
+#pragma unroll
+    for (int g = 0; g < kOrder; ++g) {
       const Shift shift = orbit_shifts[g];
       const bool inside = static_cast<unsigned>(row + shift.row) < static_cast<unsigned>(problem.rows.in) &&
                           static_cast<unsigned>(column + shift.column) < static_cast<unsigned>(problem.columns.in);
@@ -274,7 +275,7 @@ struct Block {
         if (inside && (Vectors ? i : i * load_step) < left)
           load_vector<at_once>(tile[g] + i, from + (Vectors ? i : i * step));
       }
-    });
+    }
   }
 
   // X of the step. Where it is masked, its registers hold the mask first, which is zero outside.
@@ -282,12 +283,13 @@ struct Block {
     const T* map = (problem.x_activated ? problem.x_activated : problem.x) + x_offset;
     problem.x_vectors ? load_map<true>(tile, map) : load_map<false>(tile, map);
     if (!problem.x_activated) return;
-    for_each_index<kOrder>([&](auto g) {
+#pragma unroll
+    for (int g = 0; g < kOrder; ++g) {
       const T* from = problem.x + x_offset + orbit_shifts[g].offset;
 #pragma unroll
       for (int i = 0; i < Tile::load_fields; ++i)
         tile[g][i] = tile[g][i] <= 0 ? T{0} : from[i * load_step * problem.x_strides.field];
-    });
+    }
   }
 
   // X̂ of what was loaded.
@@ -296,13 +298,15 @@ struct Block {
 #pragma unroll
     for (int i = 0; i < Tile::load_fields; ++i) {
       T planes[kOrder];
-      for_each_index<kOrder>([&](auto g) { planes[g] = tile[g][i]; });
+#pragma unroll
+      for (int g = 0; g < kOrder; ++g) planes[g] = tile[g][i];
       if (problem.relax_input)
-        for_each_index<kOrder>(
-            [&](auto g) { planes[g] = product(planes[g], problem.relaxed_weight[bank * kOrder + g]); });
+#pragma unroll
+        for (int g = 0; g < kOrder; ++g) planes[g] = product(planes[g], problem.relaxed_weight[bank * kOrder + g]);
       fourier<Group>(planes);
-      for_each_index<kOrder>(
-          [&](auto plane) { to[i * load_step * Tile::x_row + plane * Tile::pixels] = planes[plane]; });
+#pragma unroll
+      for (int plane = 0; plane < kOrder; ++plane)
+        to[i * load_step * Tile::x_row + plane * Tile::pixels] = planes[plane];
     }
   }
 
@@ -357,12 +361,13 @@ struct Block {
 #pragma unroll 2  // so that the loop stays in the instruction cache
     for (int k = 0; k < Tile::in_fields; ++k) {
       T x[kOrder][Tile::thread_pixels], filter[kOrder][Tile::thread_fields];
-      for_each_index<kOrder>([&](auto plane) {
+#pragma unroll
+      for (int plane = 0; plane < kOrder; ++plane) {
 #pragma unroll
         for (int i = 0; i < Tile::thread_pixels; i += Tile::vector)
           load_vector<Tile::vector>(x[plane] + i, xs + k * Tile::x_row + plane * Tile::pixels + i * Tile::pixel_groups);
         load_vector<Tile::thread_fields>(filter[plane], filters + k * Tile::filter_row + plane * Tile::out_fields);
-      });
+      }
       for_each_product<Group>([&](auto of_y, auto of_x, auto of_filter, auto negated) {
 #pragma unroll
         for (int i = 0; i < Tile::thread_pixels; ++i)
@@ -407,9 +412,11 @@ struct Block {
         T planes[kOrder];
         for_each_index<kOrder>([&](auto plane) { planes[plane] = sums[plane][i][j] * T(scales[plane]); });
         inverse_fourier<Group>(planes);
-        for_each_index<kOrder>([&](auto u) { sums[u][i][j] = planes[u]; });
+#pragma unroll
+        for (int u = 0; u < kOrder; ++u) sums[u][i][j] = planes[u];
       }
-    for_each_index<kOrder>([&](auto u) {
+#pragma unroll
+    for (int u = 0; u < kOrder; ++u) {
       __syncthreads();
 #pragma unroll
       for (int j = 0; j < Tile::thread_fields; ++j)
@@ -434,7 +441,7 @@ struct Block {
         if (last && problem.relu) number = number < 0 ? T{0} : number;
         *to = number;
       }
-    });
+    }
     __syncthreads();
   }
 
@@ -449,12 +456,12 @@ struct Block {
     const bool relax_output = problem.relaxed_weight && !problem.relax_input;
     for (int bank = 0; bank < problem.banks; ++bank) {
       if (bank == 0 || relax_output) {
-        for_each_index<kOrder>([&](auto plane) {
+#pragma unroll
+        for (int plane = 0; plane < kOrder; ++plane)
 #pragma unroll
           for (int i = 0; i < Tile::thread_pixels; ++i)
 #pragma unroll
             for (int j = 0; j < Tile::thread_fields; ++j) sums[plane][i][j] = 0;
-        });
       }
       add_bank(bank);
       if (relax_output || bank + 1 == problem.banks) write(bank);

@@ -18,10 +18,11 @@ struct Problem {
   MapStrides x_strides, y_strides;
   int64_t batch;
   int groups, banks, in_fields, out_fields, size, orbits;
-  bool lifting, relax_input, relu;
+  bool lifting, relax_input, relu, masked;
   int x_width, filter_width, y_width;  // numbers that are read, copied and written at once
   unsigned column_tiles;
-  const T *x, *x_activated, *transformed, *relaxed_weight, *bias;
+  int64_t mask_offset = 0;  // from a number of x to that of x_activated
+  const T *x, *transformed, *relaxed_weight, *bias;
   T* y;
   Weight<T> weight;
 };

@@ -188,7 +188,8 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   if (!active) return;
   const int tap = first_tap(p.matrices, order, p.size, p.lifting, part.orbit), taps = p.size * p.size;
   const int64_t pairs = int64_t{p.blocks} * p.dy.fields * p.x.fields;
-  for_each_index<Tile::kIn * Tile::kOut / 32>([&](auto i) {
+#pragma unroll
+  for (int i = 0; i < Tile::kIn * Tile::kOut / 32; ++i) {
     accumulate_t<T> f[order];
     for_each_index<order>([&](auto plane) {
       constexpr double factor = inverse_scales<Group>()[decltype(plane)::value];
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
     });
     inverse_fourier<Group>(f);
     const int in_field = part.in_first + Tile::in_field(i), out_field = part.out_first + Tile::out_field(i);
-    if (in_field >= p.x.fields || out_field >= p.dy.fields) return;
+    if (in_field >= p.x.fields || out_field >= p.dy.fields) continue;
     const int64_t pair = (int64_t{part.block} * p.dy.fields + out_field) * p.x.fields + in_field;
     const int64_t slot = ((int64_t{part.share} * p.banks + part.bank) * p.orbits + part.orbit) * order;
     const int64_t row = (part.bank * pairs + pair) * order;
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
         p.shares[(slot + g) * pairs + pair] = f[g];
       else
         p.grad_weight[(row + g) * taps + moved_tap(p.matrices[g], tap, p.size)] = narrow<T>(f[g]);
-  });
+  }
 }
 
 template <typename T, typename Group, typename Tile>

@@ -1,5 +1,5 @@
 // The pixels of a warp as rows of mma's operands: MT · 16 of them are read into the registers of A, and written from
-// those of the sums. A problem p is that of fused_filter.h.
+// those of the sums. p is the Problem of fused_filter.h or of irrep_fprop_steps.h.
 #pragma once
 
 #include <cstring>
@@ -50,15 +50,7 @@ struct MmaPixels {
       load<1>(p, offset, row, column, field, x);
   }
 
-  // Zeros where the map that goes with x is not above 0; NaN is, as in PyTorch.
-  __device__ __forceinline__ static void mask(const X& activated, X& x) {
-#pragma unroll
-    for (int i = 0; i < 4 * MT; ++i)
-      x[i / 4][i % 4] = for_each_number<T>([](float value, float by) { return by <= 0 ? 0.f : value; }, x[i / 4][i % 4],
-                                           activated[i / 4][i % 4]);
-  }
-
- private:
+  // The same, Width neighbours at once.
   template <int Width, typename Problem>
   __device__ __forceinline__ void load(const Problem& p, int64_t offset, int row, int column, int field, X& x) const {
     const int fields = p.in_fields - field - static_cast<int>(threadIdx.x % 4) * kNeighbours;
@@ -72,10 +64,18 @@ struct MmaPixels {
                                x[m][half + 2]);
       }
   }
+
+  // Zeros where the map that goes with x is not above 0; NaN is, as in PyTorch.
+  __device__ __forceinline__ static void mask(const X& activated, X& x) {
+#pragma unroll
+    for (int i = 0; i < 4 * MT; ++i)
+      x[i / 4][i % 4] = for_each_number<T>([](float value, float by) { return by <= 0 ? 0.f : value; }, x[i / 4][i % 4],
+                                           activated[i / 4][i % 4]);
+  }
 };
 
-// y + bias, after ReLU if asked. A tile has fields in units of 8.
-template <typename T, int Elements, int MT, int Units, typename Problem>
+// y + bias, after ReLU if asked. A tile has fields in units of 8. InPairs: two fields can always be written at once.
+template <typename T, int Elements, int MT, int Units, bool InPairs = false, typename Problem>
 __device__ __forceinline__ void store_tile(const Problem& p, const Place& place,
                                            const float (&y)[Elements][MT][Units][4]) {
   const int lane = threadIdx.x % 32;
@@ -104,7 +104,7 @@ __device__ __forceinline__ void store_tile(const Problem& p, const Place& place,
           pair[j] = narrow<T>(p.relu && value < 0 ? 0.f : value);  // NaN stays
         }
         T* at = p.y + to + u * p.y_strides.element + channel * p.y_strides.field;
-        if (p.y_width == 2) {
+        if (InPairs || p.y_width == 2) {
           std::conditional_t<sizeof(T) == 4, uint2, uint32_t> both;
           std::memcpy(&both, pair, sizeof both);
           *reinterpret_cast<decltype(both)*>(at) = both;
