@@ -56,7 +56,7 @@ int64_t at(const MapStrides& s, int64_t b, int64_t f, int64_t e, int64_t r, int6
 }
 
 template <typename T>
-void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSet level) {
+void check(const char* group, const Case& c, cpu::ScalarType type, const std::vector<InstructionSet>& levels) {
   uint64_t state = c.size + c.in_fields + 1;
   ConvShape s;
   s.group = find_group(group);
@@ -78,92 +78,96 @@ void check(const char* group, const Case& c, cpu::ScalarType type, InstructionSe
   const auto bias = random_numbers<T>(out_planes, state);
   const auto dy = random_numbers<T>(out_numbers, state);
   const auto x_activated = random_numbers<T>(x.size(), state), dy_activated = random_numbers<T>(out_numbers, state);
-  std::vector<T> y(out_numbers, cpu::narrow<T>(NAN)), grad_weight(weight.size(), cpu::narrow<T>(NAN));
-
-  cpu::IrrepFpropParams fprop;
-  fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
-  if (c.spread == 1) fprop.bias = bias.data();
-  fprop.y = y.data(), fprop.y_strides = ys;
-  fprop.banks = c.banks, fprop.relax_input = c.relax_input,
-  fprop.x_activated = c.activated ? x_activated.data() : nullptr;
-  fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
-  fprop.most_images = c.batch / 2 + 1;
-  // As in dgrad.
-  fprop.adjoint = c.spread > 1;
-  std::vector<T> adjoint(weight.size());
-  if (fprop.adjoint) {
-    const std::vector<int32_t> position = adjoint_positions(s);
-    for (int64_t i = 0; i < c.banks * out_planes; ++i)
-      for (int64_t in = 0; in < c.in_fields; ++in)
-        for (int64_t j = 0; j < block; ++j) {
-          const int64_t to = (i / c.out_fields * c.in_fields + in) * c.out_fields + i % c.out_fields;
-          adjoint[to * block + position[j]] = weight[(i * c.in_fields + in) * block + j];
-        }
-    fprop.weight = adjoint.data();
-  }
-  if (cpu::leaves_zeros(fprop)) std::fill(y.begin(), y.end(), cpu::narrow<T>(0));
-  const auto plan = cpu::plan_irrep_fprop(fprop, level);
-  const int64_t transform_units = plan->transform_units();
-  plan->transform_weight(0, transform_units / 2);
-  plan->transform_weight(transform_units / 2, transform_units);
-  // Images cut into three parts, the last first: what a part stores beyond its end stays.
-  for (int64_t begin = 0, end = plan->stacks() * 3; end > 0; end = begin) {
-    begin = std::max<int64_t>(0, end - 2);
-    plan->run(begin, end, 3);
-  }
-
-  // wgrad has no spread.
-  for (int l = 0; c.spread == 1 && l < c.banks; ++l) {
-    cpu::IrrepWgradParams wgrad;
-    wgrad.shape = s, wgrad.type = type, wgrad.x = x.data(), wgrad.x_strides = xs, wgrad.dy = dy.data();
-    wgrad.dy_strides = ys, wgrad.grad_weight = grad_weight.data() + l * bank;
-    wgrad.dy_activated = c.activated ? dy_activated.data() : nullptr;
-    if (c.banks > 1) (c.relax_input ? wgrad.x_scale : wgrad.dy_scale) = w.data() + l * order;
-    const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
-    gradient->run(0, gradient->units());
-    gradient->finish(0, gradient->finish_units() / 2);
-    gradient->finish(gradient->finish_units() / 2, gradient->finish_units());
-  }
+  const bool biased = c.spread == 1;
 
   std::vector<double> want(out_numbers), want_grad(weight.size());
-  for (int64_t b = 0; b < c.batch; ++b)
-    for (int64_t o = 0; o < out_planes; ++o)
-      for (int u = 0; u < order; ++u)
-        for (int64_t p = 0; p < s.rows.out; ++p)
-          for (int64_t q = 0; q < s.columns.out; ++q) {
-            const int64_t to = at(ys, b, o, u, p, q);
-            double sum = fprop.bias ? double(cpu::widen(bias[o])) : 0;
-            for (int64_t i = 0; i < c.in_fields; ++i)
-              for (int e = 0; e < elements; ++e)
-                for (int tap = 0; tap < taps; ++tap) {
-                  const int v = c.lifting ? 0 : s.group->product[u][e],
-                            t = moved_tap(s.group->matrices[u], tap, c.size);
-                  const int64_t r = p * c.stride + t / c.size * c.dilation - c.padding;
-                  const int64_t column = q * c.stride + t % c.size * c.dilation - c.padding;
-                  if (r < 0 || column < 0 || r % c.spread || column % c.spread || r / c.spread >= c.height ||
-                      column / c.spread >= c.width)
-                    continue;
-                  const int64_t at_x =
-                      at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, column / c.spread);
-                  const double pixel = cpu::widen(x[at_x]),
-                               masked = c.activated && !(cpu::widen(x_activated[at_x]) > 0) ? 0 : pixel;
-                  const double gradient =
-                      c.activated && !(cpu::widen(dy_activated[to]) > 0) ? 0 : double(cpu::widen(dy[to]));
+  for (int64_t o = 0; o < out_planes; ++o)
+    for (int u = 0; u < order; ++u)
+      for (int64_t i = 0; i < c.in_fields; ++i)
+        for (int e = 0; e < elements; ++e)
+          for (int tap = 0; tap < taps; ++tap) {
+            const int v = c.lifting ? 0 : s.group->product[u][e], t = moved_tap(s.group->matrices[u], tap, c.size);
+            const int64_t row = t / c.size * c.dilation - c.padding, column = t % c.size * c.dilation - c.padding;
+            for (int64_t p = 0; p < s.rows.out; ++p)
+              for (int64_t q = 0; q < s.columns.out; ++q) {
+                const int64_t r = p * c.stride + row, col = q * c.stride + column;
+                if (r < 0 || col < 0 || r % c.spread || col % c.spread || r / c.spread >= c.height ||
+                    col / c.spread >= c.width)
+                  continue;
+                for (int64_t b = 0; b < c.batch; ++b) {
+                  const int64_t to = at(ys, b, o, u, p, q);
+                  const int64_t from_x = at(xs, b, o / c.out_fields * c.in_fields + i, v, r / c.spread, col / c.spread);
+                  const double pixel = cpu::widen(x[from_x]);
+                  const double masked = c.activated && !(cpu::widen(x_activated[from_x]) > 0) ? 0 : pixel;
+                  const double gradient = c.activated && !(cpu::widen(dy_activated[to]) > 0) ? 0 : cpu::widen(dy[to]);
                   for (int l = 0; l < c.banks; ++l) {
                     const int64_t from = l * bank + (o * c.in_fields + i) * block + e * taps + tap;
                     const double scale = c.banks > 1 ? double(cpu::widen(w[l * order + (c.relax_input ? v : u)])) : 1;
-                    sum += masked * scale * cpu::widen(weight[from]);
+                    want[to] += masked * scale * cpu::widen(weight[from]);
                     want_grad[from] += pixel * scale * gradient;
                   }
                 }
-            want[to] = sum;
+              }
           }
-  char what[200];
-  std::snprintf(what, sizeof what, "%s %s %d->%d L=%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group,
-                c.lifting ? "lifting" : "conv", int(c.in_fields), int(c.out_fields), c.banks, c.size, int(c.stride),
-                int(c.padding), int(c.dilation), int(c.spread), c.format ? " last" : "", cpu::name(level));
-  compare(what, y, want);
-  if (c.spread == 1) compare(what, grad_weight, want_grad);
+  for (int64_t b = 0; biased && b < c.batch; ++b)
+    for (int64_t o = 0; o < out_planes; ++o)
+      for (int u = 0; u < order; ++u)
+        for (int64_t p = 0; p < s.rows.out; ++p)
+          for (int64_t q = 0; q < s.columns.out; ++q) want[at(ys, b, o, u, p, q)] += cpu::widen(bias[o]);
+
+  for (InstructionSet level : levels) {
+    std::vector<T> y(out_numbers, cpu::narrow<T>(NAN)), grad_weight(weight.size(), cpu::narrow<T>(NAN));
+    cpu::IrrepFpropParams fprop;
+    fprop.shape = s, fprop.type = type, fprop.x = x.data(), fprop.x_strides = xs, fprop.weight = weight.data();
+    if (biased) fprop.bias = bias.data();
+    fprop.y = y.data(), fprop.y_strides = ys;
+    fprop.banks = c.banks, fprop.relax_input = c.relax_input,
+    fprop.x_activated = c.activated ? x_activated.data() : nullptr;
+    fprop.relaxed_weight = c.banks > 1 ? w.data() : nullptr;
+    fprop.most_images = c.batch / 2 + 1;
+    // As in dgrad.
+    fprop.adjoint = c.spread > 1;
+    std::vector<T> adjoint(weight.size());
+    if (fprop.adjoint) {
+      const std::vector<int32_t> position = adjoint_positions(s);
+      for (int64_t i = 0; i < c.banks * out_planes; ++i)
+        for (int64_t in = 0; in < c.in_fields; ++in)
+          for (int64_t j = 0; j < block; ++j) {
+            const int64_t to = (i / c.out_fields * c.in_fields + in) * c.out_fields + i % c.out_fields;
+            adjoint[to * block + position[j]] = weight[(i * c.in_fields + in) * block + j];
+          }
+      fprop.weight = adjoint.data();
+    }
+    if (cpu::leaves_zeros(fprop)) std::fill(y.begin(), y.end(), cpu::narrow<T>(0));
+    const auto plan = cpu::plan_irrep_fprop(fprop, level);
+    const int64_t transform_units = plan->transform_units();
+    plan->transform_weight(0, transform_units / 2);
+    plan->transform_weight(transform_units / 2, transform_units);
+    // Images cut into three parts, the last first: what a part stores beyond its end stays.
+    for (int64_t begin = 0, end = plan->stacks() * 3; end > 0; end = begin) {
+      begin = std::max<int64_t>(0, end - 2);
+      plan->run(begin, end, 3);
+    }
+
+    // wgrad has no spread.
+    for (int l = 0; c.spread == 1 && l < c.banks; ++l) {
+      cpu::IrrepWgradParams wgrad;
+      wgrad.shape = s, wgrad.type = type, wgrad.x = x.data(), wgrad.x_strides = xs, wgrad.dy = dy.data();
+      wgrad.dy_strides = ys, wgrad.grad_weight = grad_weight.data() + l * bank;
+      wgrad.dy_activated = c.activated ? dy_activated.data() : nullptr;
+      if (c.banks > 1) (c.relax_input ? wgrad.x_scale : wgrad.dy_scale) = w.data() + l * order;
+      const auto gradient = cpu::plan_irrep_wgrad(wgrad, level);
+      gradient->run(0, gradient->units());
+      gradient->finish(0, gradient->finish_units() / 2);
+      gradient->finish(gradient->finish_units() / 2, gradient->finish_units());
+    }
+    char what[200];
+    std::snprintf(what, sizeof what, "%s %s %d->%d L=%d k=%d s=%d p=%d d=%d spread=%d%s, %s", group,
+                  c.lifting ? "lifting" : "conv", int(c.in_fields), int(c.out_fields), c.banks, c.size, int(c.stride),
+                  int(c.padding), int(c.dilation), int(c.spread), c.format ? " last" : "", cpu::name(level));
+    compare(what, y, want);
+    if (c.spread == 1) compare(what, grad_weight, want_grad);
+  }
 }
 
 }  // namespace
@@ -221,13 +225,13 @@ int main() {
       {false, 9, 1, 2, 2, 5, 5, 3, 1, 1, 2, 1, Rows, 2, false},
       {false, 7, 1, 35, 2, 4, 3, 2, 1, 0, 1, 1, Rows, 2, true},
   };
-  return for_each_instruction_set([&](InstructionSet level) {
-    for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
-      for (const Case& c : cases) {
-        check<double>(group, c, cpu::ScalarType::Float64, level);
-        check<float>(group, c, cpu::ScalarType::Float32, level);
-        check<cpu::BFloat16>(group, c, cpu::ScalarType::BFloat16, level);
-        check<cpu::Float16>(group, c, cpu::ScalarType::Float16, level);
-      }
-  });
+  const auto levels = instruction_sets();
+  for (const char* group : {"C1", "C2", "C4", "D1", "D2", "D4"})
+    for (const Case& c : cases) {
+      check<double>(group, c, cpu::ScalarType::Float64, levels);
+      check<float>(group, c, cpu::ScalarType::Float32, levels);
+      check<cpu::BFloat16>(group, c, cpu::ScalarType::BFloat16, levels);
+      check<cpu::Float16>(group, c, cpu::ScalarType::Float16, levels);
+    }
+  return report(levels);
 }

@@ -34,19 +34,31 @@ constexpr double half_ulp() {
   return std::is_same_v<T, gconv::cpu::BFloat16> ? 0x1p-8 : 0x1p-11;
 }
 
-// Calls check(level) for each instruction set that this processor has, and gives main's result.
-template <typename Check>
-int for_each_instruction_set(Check check) {
+// Those that this processor has.
+inline std::vector<gconv::cpu::InstructionSet> instruction_sets() {
   using gconv::cpu::InstructionSet;
-  int levels = 0;
+  std::vector<InstructionSet> levels;
   for (InstructionSet level : {InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512}) {
     if (gconv::cpu::supported(level))
-      check(level), ++levels;
+      levels.push_back(level);
     else
       std::printf("%s is not supported by this processor: not tested\n", gconv::cpu::name(level));
   }
-  std::printf("%d instruction sets, %d failures\n", levels, failures);
+  return levels;
+}
+
+// main's result.
+inline int report(const std::vector<gconv::cpu::InstructionSet>& levels) {
+  std::printf("%d instruction sets, %d failures\n", static_cast<int>(levels.size()), failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+// Calls check(level) for each of them, and gives main's result.
+template <typename Check>
+int for_each_instruction_set(Check check) {
+  const auto levels = instruction_sets();
+  for (gconv::cpu::InstructionSet level : levels) check(level);
+  return report(levels);
 }
 
 }  // namespace testing
