@@ -19,7 +19,7 @@ help:
 	@echo "make lint     check the Python code with ruff and mypy, the layout of the C++ with clang-format"
 	@echo "make tidy     check the C++ of the CPU kernels and of the ops with clang-tidy; about 3 minutes"
 	@echo "make coverage run the whole test suite, and say which lines of the package it did not reach"
-	@echo "make sanitize run the C++ tests alone, under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize run the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer, in more types than the suite"
 	@echo "make bench    time every algorithm and F.conv2d on one and on two threads"
 	@echo "make docs     build the documentation into site/; open site/index.html"
 	@echo "make gpu      with the PyTorch and nvcc that are there: build in place, test on the GPU, measure; under 8 minutes"
@@ -49,8 +49,10 @@ coverage: $(INSTALLED)
 	@$(BIN)/python -m pytest -q $(IN_PROCESSES) --cov --cov-report=term-missing:skip-covered
 
 sanitize: $(INSTALLED)
-	@echo "== sanitize: the C++ tests of the kernels, compiled with AddressSanitizer and UndefinedBehaviorSanitizer"
-	@$(BIN)/python -m pytest -q python_tests/csrc
+	@echo "== sanitize: the C++ tests of the kernels, compiled with AddressSanitizer and UndefinedBehaviorSanitizer, in build/sanitize"
+	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGCONV_SANITIZE=ON
+	@$(BIN)/cmake --build build/sanitize
+	@$(BIN)/ctest --test-dir build/sanitize --parallel $(JOBS) --output-on-failure
 
 bench: $(INSTALLED)
 	@echo "== bench: every algorithm and F.conv2d on one and on two threads; results go to runs/bench/"
