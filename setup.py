@@ -70,6 +70,8 @@ class Cuda:
             sys.exit(f"TORCH_CUDA_ARCH_LIST names {' '.join(named)}, and the CUDA kernels need 8.0 or newer")
         self.architectures = os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(supported)
         self.flags = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden", *_get_cuda_arch_flags()]
+        if any(name.startswith("9.0a") for name in supported):
+            self.flags.append("-DGCONV_SM90A")  # the code that Hopper alone has is there
         plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True, check=True).stderr
         includes, libraries = (shlex.split(re.search(rf"^#\$ {name}=(.*)$", plan, re.M)[1]) for name in ("INCLUDES", "LIBRARIES"))
         self.cxx_flags = ["-DGCONV_CUDA", *includes]

@@ -9,6 +9,7 @@
 #include "window_sum.h"
 #ifdef GCONV_CUDA
 #include "cuda/binding.h"
+#include "cuda/irrep.h"
 #endif
 
 TORCH_LIBRARY(gconv_ext, m) {
@@ -52,6 +53,9 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "fused_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, int kernel_size, "
       "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
+#ifdef GCONV_CUDA
+  m.def("allow_wgmma(bool allowed) -> bool", &gconv::cuda::allow_wgmma);
+#endif
 }
 
 TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,23 @@ def missing_reason() -> str | None:
 def is_compiled(name: str, device: torch.device) -> bool:
     """Whether the compiled library has the op of that name for the device."""
     return (name, device.type) in _compiled
+
+
+@contextlib.contextmanager
+def without_wgmma() -> Iterator[None]:
+    """Inside, "irrep" in bfloat16 and float16 multiplies with mma.sync on Hopper GPUs as on all others, in every thread: to
+    compare it with wgmma (csrc/cuda/irrep_fprop_wgmma.h).
+
+    Raises:
+        RuntimeError: the CUDA kernels were not built.
+    """
+    if not is_compiled("irrep_fprop", torch.device("cuda")):
+        raise RuntimeError(f"wgmma belongs to the CUDA kernels, which are missing: {build_info().get('cuda', missing_reason())}")
+    before = torch.ops.gconv_ext.allow_wgmma(False)
+    try:
+        yield
+    finally:
+        torch.ops.gconv_ext.allow_wgmma(before)
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: str, relax_on: str) -> Tensor:

@@ -160,6 +160,31 @@ def test_irrep_is_exactly_equivariant(group, dtype):
             assert torch.equal(moved, transform_feature_map(y, group, g))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fields", [(64, 64), (40, 24), (32, 72)])
+def test_irrep_with_and_without_wgmma(group, fields, dtype):
+    """On a Hopper GPU C4 and D4 have two kernels, of which C4's add the fields in orders of their own."""
+    x, weight, _ = cases.make("group", group, in_fields=fields[0], out_fields=fields[1], size=(17, 17), batch=3, dtype=dtype)
+    there = x.to(DEVICE, memory_format=torch.channels_last_3d)
+    options = (group.name, "output", [1, 1], [1, 1], [1, 1], 1, False)
+
+    def run(x):
+        return ops.fprop("irrep", x, weight.to(DEVICE), None, None, None, *options)
+
+    expected = ops.fprop("irrep", x.double(), weight.double(), None, None, None, *options)
+    y = run(there)
+    with ops.without_wgmma():
+        other = run(there)
+    assert torch.equal(run(there), y)
+    for result in (y, other):
+        assert (result.cpu().double() - expected).abs().max() <= TOLERANCES[dtype] * expected.abs().max()
+    if torch.cuda.get_device_capability()[0] == 9 and group.name == "C4":
+        assert not torch.equal(other, y)  # or wgmma was not taken
+    for g in range(1, group.order):
+        moved = transform_feature_map(there, group, g).contiguous(memory_format=torch.channels_last_3d)
+        assert torch.equal(run(moved), transform_feature_map(y, group, g))
+
+
 def test_the_current_stream_is_used():
     weight = torch.zeros(64, 64, 8, 3, 3, device=DEVICE)
     new = torch.ones_like(weight)

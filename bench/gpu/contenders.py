@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gconv_ext import algorithms, create_model, functional
+from gconv_ext import algorithms, create_model, functional, ops
 
 from ..cases import LayerCase
 from ..contenders import from_conv2d, last
@@ -58,10 +58,12 @@ class LayerContender(NamedTuple):
     Attributes:
         compute: the result [B, |P|·C_out, H, W] of the tensors of one copy.
         inputs: for each copy, x and the filter bank or the expanded filter.
+        within: makes the context of each call.
     """
 
     compute: Callable[..., Tensor]
     inputs: list[list[Tensor]]
+    within: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
     def compiled(self) -> LayerContender:
         return self._replace(compute=torch.compile(self.compute, dynamic=False))
@@ -72,6 +74,15 @@ class LayerContender(NamedTuple):
 
     def call(self, pass_: str) -> Callable[[int], tuple[Tensor, ...]]:
         """A function of the number of a copy: the result and, with the backward pass, the gradients to all inputs."""
+        step = self._step(pass_)
+
+        def call(copy: int) -> tuple[Tensor, ...]:
+            with self.within():
+                return step(copy)
+
+        return call
+
+    def _step(self, pass_: str) -> Callable[[int], tuple[Tensor, ...]]:
         if pass_ == "forward":
             return torch.no_grad()(lambda copy: (self.compute(*self.inputs[copy]),))
         with torch.no_grad():
@@ -192,6 +203,8 @@ def layer(case: LayerCase, pass_: str, dtype: torch.dtype, device: str, l2_bytes
     eager = {name + format: LayerContender(ours_as(name), inputs[format]) for name in algorithms_ for format in ours_last}
     if "dense" in algorithms_:  # whose planes need no copy in this one
         eager["dense channels_last"] = LayerContender(ours_as("dense"), inputs[" channels_last"])
+    if "irrep channels_last_3d" in eager and _may_take_wgmma(weights[0]):
+        eager["irrep mma.sync channels_last_3d"] = eager["irrep channels_last_3d"]._replace(within=ops.without_wgmma)
     filter = functional.expand_filter(*weights, group=case.group, **relax)
     filters = {"": filter, " channels_last": last(filter)}
     for format, filter in filters.items():
@@ -210,6 +223,11 @@ def layer(case: LayerCase, pass_: str, dtype: torch.dtype, device: str, l2_bytes
         return next((found[peer] for peer in PEERS if peer in name), found["ours"])
 
     return Contenders(eager, bounds_of, left_out, copies)
+
+
+def _may_take_wgmma(weight: Tensor) -> bool:
+    """Whether "irrep" has two kernels to choose from (csrc/cuda/irrep_fprop.cu)."""
+    return weight.is_cuda and weight.itemsize == 2 and torch.cuda.get_device_capability(weight.device)[0] == 9 and len(weight) > 16
 
 
 def _escnn(case: LayerCase, pass_: str, maps: list[Tensor]) -> tuple[LayerContender, LayerContender]:

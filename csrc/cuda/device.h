@@ -18,6 +18,6 @@ constexpr int kUnaskedSharedBytes = 48 * 1024, kMostSharedBytes = 99 * 1024;
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 
 // The dynamic shared memory of the launch, as bytes. Every kernel of a file must give it the same name.
-#define DYN_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#define DYN_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 
 #endif

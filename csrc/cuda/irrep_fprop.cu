@@ -1,5 +1,8 @@
+#include <atomic>
+
 #include "irrep_fprop_mma.h"
 #include "irrep_fprop_simt.h"
+#include "irrep_fprop_wgmma.h"
 #include "irrep_weight.h"
 
 namespace gconv::cuda {
@@ -58,8 +61,7 @@ int number_bytes(ScalarType type) { return type == ScalarType::Float64 ? 8 : typ
 // irrep_transform_weight transforms it once for all. By arithmetic, not measured: a number costs a block 10 to 20
 // instructions, so that 2^15 numbers keep a multiprocessor busy for 2 or 3 µs, which is what a launch more takes. A block
 // makes 128 pixels, or 64 of 8 elements; an H200 has 132 multiprocessors.
-bool transforms_in_blocks(const IrrepFpropParams& p) {
-  if (p.transformed_weight) return false;
+bool is_small(const IrrepFpropParams& p) {
   const ConvShape& s = p.shape;
   const WeightPair pair{s.size, s.lifting, p.adjoint};
   const int64_t pairs = p.banks * s.in_fields * s.out_fields, order = s.order();
@@ -70,7 +72,26 @@ bool transforms_in_blocks(const IrrepFpropParams& p) {
   return (blocks + 131) / 132 * orbit_count(s) * order * pairs <= 1 << 15;
 }
 
+bool transforms_in_blocks(const IrrepFpropParams& p) { return !p.transformed_weight && is_small(p); }
+
+std::atomic<bool> wgmma_allowed{true};
+
+// By arithmetic, not measured: 16 output fields or fewer would leave half of wgmma's columns empty. Small layers are left
+// out even if their transformed weights are there already, for the bits of the result must not tell.
+bool takes_wgmma(const IrrepFpropParams& p, const void* transformed) {
+  return wgmma_allowed && p.shape.out_fields > 16 && !is_small(p) && has_wgmma() &&
+         irrep_fprop_wgmma_takes(p, transformed);
+}
+
+template <typename T>
+cudaError_t irrep_fprop_16bit(const IrrepFpropParams& p, const void* transformed, cudaStream_t stream) {
+  return takes_wgmma(p, transformed) ? irrep_fprop_wgmma<T>(p, transformed, stream)
+                                     : irrep_fprop_mma<T>(p, transformed, stream);
+}
+
 }  // namespace
+
+bool allow_wgmma(bool allowed) { return wgmma_allowed.exchange(allowed); }
 
 int64_t irrep_transformed_numbers(const IrrepFpropParams& p) {
   return p.banks * p.shape.groups * orbit_count(p.shape) * p.shape.order() * p.shape.in_fields * p.shape.out_fields;
@@ -103,8 +124,8 @@ cudaError_t irrep_fprop(const IrrepFpropParams& p, cudaStream_t stream) {
     transformed = p.workspace;
   }
   switch (p.type) {
-    case ScalarType::BFloat16: return irrep_fprop_mma<__nv_bfloat16>(p, transformed, stream);
-    case ScalarType::Float16: return irrep_fprop_mma<__half>(p, transformed, stream);
+    case ScalarType::BFloat16: return irrep_fprop_16bit<__nv_bfloat16>(p, transformed, stream);
+    case ScalarType::Float16: return irrep_fprop_16bit<__half>(p, transformed, stream);
     case ScalarType::Float32:
       if (p.tf32) return irrep_fprop_mma<float>(p, transformed, stream);
       [[fallthrough]];

@@ -8,6 +8,7 @@
 
 #include "irrep_fprop_mma.h"
 #include "irrep_fprop_steps.h"
+#include "irrep_fprop_tile.h"
 #include "mma_pixels.h"
 
 namespace gconv::cuda {
@@ -111,19 +112,6 @@ struct Tile {
     });
   }
 
-  // In place: the tiles of x -> its planes.
-  __device__ static void transform(X& x) {
-#pragma unroll
-    for (int i = 0; i < 4 * MT; ++i) {
-      typename Operand<T>::Value f[order];
-#pragma unroll
-      for (int g = 0; g < order; ++g) f[g] = Operand<T>::value(x[g][i / 4][i % 4]);
-      fourier<Group>(f);
-#pragma unroll
-      for (int g = 0; g < order; ++g) x[g][i / 4][i % 4] = Operand<T>::bits(f[g]);
-    }
-  }
-
   __device__ void multiply(const X& x, const Filter& filter, Sums& sums) const {
     uint32_t b[order][NT][2];
     for_each_product<Group>([&](auto y, auto from, auto w, auto negated) {
@@ -137,22 +125,6 @@ struct Tile {
         for (int n = 0; n < NT; ++n) Operand<T>::multiply(sums[y][m][n], a, b[w][n]);
       }
     });
-  }
-
-  // In place: planes of ŷ -> elements of y.
-  __device__ static void transform_back(Sums& sums) {
-#pragma unroll
-    for (int i = 0; i < 4 * MT * NT; ++i) {
-      const int m = i / 4 / NT, n = i / 4 % NT, at = i % 4;
-      float f[order];
-      for_each_index<order>([&](auto g) {
-        constexpr float scale = inverse_scales<Group>()[decltype(g)::value];
-        f[g] = sums[g][m][n][at] * scale;
-      });
-      inverse_fourier<Group>(f);
-#pragma unroll
-      for (int g = 0; g < order; ++g) sums[g][m][n][at] = f[g];
-    }
   }
 
   __device__ static void store(const Problem<T>& p, const Place& place, const Sums& y) {
@@ -229,12 +201,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
     }
     cp_async_commit();
     if (step < 0) continue;
-    Tile::transform(x);
+    transform_tiles<T, Group>(x);
     tile.multiply(x, filter[step % kStages], sums);
     const int bank = read.bank;
     read.advance();
     if (kForm == Form::RelaxedOutput && read.bank != bank) {
-      Tile::transform_back(sums);
+      transform_back<Group>(sums);
 #pragma unroll
       for (int u = 0; u < Tile::order; ++u) {
         const float w = widen(p.relaxed_weight[int64_t{bank} * Tile::order + u]);
@@ -252,7 +224,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
   if constexpr (kForm == Form::RelaxedOutput) {
     Tile::store(p, end, total);
   } else {
-    Tile::transform_back(sums);
+    transform_back<Group>(sums);
     Tile::store(p, end, sums);
   }
 }
@@ -260,11 +232,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
 template <typename T, typename Group, int MT, int NT, Form kForm>
 cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
   using Tile = Tile<T, Group, MT, NT, kForm>;
-  p.column_tiles = (p.out_fields - 1) / Tile::kColumns + 1;
-  const int64_t rows = (p.rows.out - 1) / p.rows.spread + 1, columns = (p.columns.out - 1) / p.columns.spread + 1;
-  const int64_t pixel_tiles = (p.batch * rows * columns - 1) / Tile::kPixels + 1;
-  const double blocks = 1. * p.column_tiles * p.rows.phases * p.columns.phases * p.groups * pixel_tiles;
-  if (blocks > INT32_MAX || rows * columns > INT32_MAX / 2) return cudaErrorNotSupported;
+  const unsigned blocks = count_blocks(p, Tile::kPixels, Tile::kColumns);
+  if (!blocks) return cudaErrorNotSupported;
   constexpr int kFilterBytes = kStages * sizeof(typename Tile::Filter);
   static_assert(kFilterBytes <= kUnaskedSharedBytes && kFilterBytes + kMostWeightBytes <= kMostSharedBytes);
   const auto kernel = irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>;
@@ -273,7 +242,7 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
     if (const cudaError_t error =
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes))
       return error;
-  LAUNCH(kernel, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, p);
+  LAUNCH(kernel, blocks, kThreads, shared_bytes, stream, p);
   return cudaGetLastError();
 }
 
@@ -284,7 +253,7 @@ cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
   // Of four, these would spill registers.
   constexpr int kMost = std::is_same_v<Group, GroupD2> || (order >= 4 && sizeof(T) == 4) ? 2 : 4;
   if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);
-  const bool plain = p.x_width == Operand<T>::kNeighbours && p.y_width == 2 && !p.masked && !p.relax_input;
+  const bool plain = p.plain();
   if constexpr (order >= 4) {
     if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
     if (plain && 8 < p.out_fields && p.out_fields <= 16)
@@ -299,32 +268,9 @@ cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
 
 template <typename T>
 cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream) {
-  const ConvShape& s = params.shape;
-  for (const Axis& axis : {s.rows, s.columns})  // coordinates are 32-bit numbers
-    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
-                  axis.spread}) > -kNowhere / 2)
-      return cudaErrorNotSupported;
-  Problem<T> p(params, transformed);
-  p.x_strides = params.x_strides, p.y_strides = params.y_strides;
-  p.batch = s.batch;
-  p.groups = static_cast<int>(s.groups), p.banks = static_cast<int>(params.banks), p.size = s.size;
-  p.in_fields = static_cast<int>(s.in_fields), p.out_fields = static_cast<int>(s.out_fields);
-  p.orbits = static_cast<int>(s.lifting ? orbits(s).size() : s.taps());
-  p.lifting = s.lifting, p.relax_input = params.relax_input && params.relaxed_weight, p.relu = params.relu;
-  p.x = static_cast<const T*>(params.x), p.masked = params.x_activated;
-  if (p.masked) p.mask_offset = offset_between<T>(params.x, params.x_activated);
-  p.transformed = static_cast<const T*>(transformed);
-  p.relaxed_weight = static_cast<const T*>(params.relaxed_weight), p.bias = static_cast<const T*>(params.bias);
-  p.y = static_cast<T*>(params.y);
-  p.x_width = map_width<T>(params.x, params.x_strides, s.in_fields, Operand<T>::kNeighbours);
-  if (params.x_activated)
-    p.x_width =
-        std::min(p.x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
-  p.y_width = map_width<T>(params.y, params.y_strides, s.out_fields, 2);
-  p.filter_width =
-      static_cast<int>(widest(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, 16 / sizeof(T)));
-  if (p.filter_width < static_cast<int>(16 / sizeof(T))) p.filter_width = std::min<int>(p.filter_width, 4 / sizeof(T));
-  return with_group(s.group->name, [&](auto group) { return launch<T, decltype(group)>(p, stream); });
+  if (!coordinates_fit(params.shape)) return cudaErrorNotSupported;
+  const Problem<T> p(params, transformed);
+  return with_group(params.shape.group->name, [&](auto group) { return launch<T, decltype(group)>(p, stream); });
 }
 
 }  // namespace gconv::cuda

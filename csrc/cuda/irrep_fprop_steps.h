@@ -1,30 +1,68 @@
-// What a block of threads of irrep_fprop_mma reads, step by step.
+// What a block of threads of irrep_fprop_mma or irrep_fprop_wgmma reads, step by step.
 #pragma once
+
+#include <algorithm>
 
 #include "conv_place.h"
 #include "fourier.h"
 #include "irrep.h"
 #include "irrep_groups.h"
 #include "irrep_weight.h"
+#include "mma_operand.h"
 
 namespace gconv::cuda {
 namespace {
 
+// Coordinates are 32-bit numbers in the kernels.
+inline bool coordinates_fit(const ConvShape& s) {
+  for (const Axis& axis : {s.rows, s.columns})
+    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
+                  axis.spread}) > -kNowhere / 2)
+      return false;
+  return true;
+}
+
 template <typename T>
 struct Problem {
-  Problem(const IrrepFpropParams& params, const void* transformed)
-      : rows(params.shape.rows), columns(params.shape.columns), weight(weight_of<T>(params, transformed)) {}
+  Problem(const IrrepFpropParams& params, const void* transformed_weight)
+      : Problem(params, params.shape, static_cast<const T*>(transformed_weight)) {}
+
+  // Whether x and y lie so that a thread's neighbours are one vector, and x counts as it is.
+  bool plain() const { return x_width == Operand<T>::kNeighbours && y_width == 2 && !masked && !relax_input; }
+
   Line rows, columns;
   MapStrides x_strides, y_strides;
   int64_t batch;
   int groups, banks, in_fields, out_fields, size, orbits;
   bool lifting, relax_input, relu, masked;
   int x_width, filter_width, y_width;  // numbers that are read, copied and written at once
-  unsigned column_tiles;
+  unsigned column_tiles = 0;
   int64_t mask_offset = 0;  // from a number of x to that of x_activated
   const T *x, *transformed, *relaxed_weight, *bias;
   T* y;
   Weight<T> weight;
+
+ private:
+  Problem(const IrrepFpropParams& params, const ConvShape& s, const T* transformed)
+      : rows(s.rows), columns(s.columns), x_strides(params.x_strides), y_strides(params.y_strides), batch(s.batch),
+        groups(static_cast<int>(s.groups)), banks(static_cast<int>(params.banks)),
+        in_fields(static_cast<int>(s.in_fields)), out_fields(static_cast<int>(s.out_fields)), size(s.size),
+        orbits(static_cast<int>(s.lifting ? gconv::orbits(s).size() : s.taps())), lifting(s.lifting),
+        relax_input(params.relax_input && params.relaxed_weight), relu(params.relu), masked(params.x_activated),
+        x_width(map_width<T>(params.x, params.x_strides, s.in_fields, Operand<T>::kNeighbours)),
+        y_width(map_width<T>(params.y, params.y_strides, s.out_fields, 2)), x(static_cast<const T*>(params.x)),
+        transformed(transformed), relaxed_weight(static_cast<const T*>(params.relaxed_weight)),
+        bias(static_cast<const T*>(params.bias)), y(static_cast<T*>(params.y)),
+        weight(weight_of<T>(params, transformed)) {
+    if (masked) {
+      mask_offset = offset_between<T>(params.x, params.x_activated);
+      x_width =
+          std::min(x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
+    }
+    constexpr int kMost = 16 / sizeof(T), kWord = 4 / sizeof(T);
+    filter_width = static_cast<int>(widest(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, kMost));
+    if (filter_width < kMost) filter_width = std::min(filter_width, kWord);
+  }
 };
 
 // first_read in both directions for the tap and its images under the group: (row, column) of the moved tap is one of

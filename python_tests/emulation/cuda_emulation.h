@@ -13,7 +13,7 @@
 //   * memory accesses are checked by AddressSanitizer and UndefinedBehaviorSanitizer, shared arrays included (kernels
 //     in an anonymous namespace, g++ with -fsanitize-sections=gconv_shared).
 //
-// It says nothing about speed, and knows no memory model finer than the waits. wgmma and TMA are not emulated.
+// It says nothing about speed, and knows no memory model finer than the waits. TMA is not emulated.
 #pragma once
 
 #ifndef __x86_64__
@@ -87,6 +87,7 @@ enum cudaError_t {
   cudaErrorInvalidConfiguration = 9,
   cudaErrorNotSupported = 801
 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 extern "C" char __start_gconv_shared[] __attribute__((weak));  // the linker's names for the ends of the section
@@ -130,13 +131,26 @@ struct Copy {  // one cp.async under way
   std::array<unsigned char, 16> data;
 };
 
+struct WarpgroupProduct {  // one wgmma under way
+  float* sums;
+  const uint32_t* a;
+  uint64_t b;
+  int columns;
+  bool negated;
+  float (*to_float)(uint16_t);
+  int line;
+  bool committed;
+};
+
 struct Thread {
-  enum State { Finished, Ready, AtBarrier, AtCollective } state = Finished;
+  enum State { Finished, Ready, AtBarrier, AtCollective, AtMbarrier } state = Finished;
   uint3 index;
   const char* waits_for = "";
   int line = 0;
   std::vector<Copy> copies;
   int groups_committed = 0;
+  std::vector<WarpgroupProduct> products;
+  bool wgmma_fenced = false, written_unfenced = false;
   void *stack_pointer = nullptr, *stack = nullptr, *fake_stack = nullptr;
 };
 
@@ -158,7 +172,8 @@ struct Machine {
   std::size_t dynamic_shared_bytes = 0;
   std::map<const void*, std::size_t> allowed_shared_bytes;
   cudaError_t last_error = cudaSuccess;
-  int launches = 0;
+  int launches = 0, wgmmas = 0;
+  int capability = 9;                                    // the major number
   void *stack_pointer = nullptr, *fake_stack = nullptr;  // of the fibre that schedules, the program's own
   const void* stack = nullptr;
   std::size_t stack_bytes = 0;
@@ -215,6 +230,7 @@ inline void run_fibre() {
   for (;;) {
     machine.kernel();
     if (machine.at_barrier) fail("left the kernel while %d threads wait at __syncthreads", machine.at_barrier);
+    if (!current().products.empty()) fail("left the kernel before its wgmma were waited for");
     current().state = Thread::Finished;
     ++machine.finished;
     leave();
@@ -266,6 +282,8 @@ inline void run_block() {
     thread.state = Thread::Ready;
     thread.copies.clear();
     thread.groups_committed = 0;
+    thread.products.clear();
+    thread.wgmma_fenced = thread.written_unfenced = false;
   }
   // Not memset, whose calls AddressSanitizer checks: between the arrays of the section lie its red zones.
   void* to = __start_gconv_shared;
@@ -417,6 +435,11 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
     return emulation::machine.last_error = cudaErrorInvalidValue;
   emulation::machine.allowed_shared_bytes[reinterpret_cast<const void*>(kernel)] = bytes;
   return cudaSuccess;
+}
+
+inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  return *value = emulation::machine.capability, cudaSuccess;
 }
 
 inline void __syncthreads(int line = __builtin_LINE()) { emulation::barrier(line); }

@@ -80,6 +80,10 @@ inline void cp_async(void* shared, const void* global, int bytes, bool valid, in
 
 namespace gconv::cuda {
 
+inline uint32_t shared_address(const void* pointer) {  // of dynamic shared memory
+  return static_cast<uint32_t>(static_cast<const unsigned char*>(pointer) - emulation::machine.dynamic_shared.get());
+}
+
 template <typename T>
 void mma_m16n8k16(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line = __builtin_LINE()) {
   emulation::MmaOperands mine{sums, a, b};
@@ -130,7 +134,7 @@ void cp_async_wait() {
   auto& thread = emulation::current();
   auto arrived = [&](const emulation::Copy& copy) { return copy.group < thread.groups_committed - Groups; };
   for (const emulation::Copy& copy : thread.copies)
-    if (arrived(copy)) std::memcpy(copy.to, copy.data.data(), copy.bytes);
+    if (arrived(copy)) std::memcpy(copy.to, copy.data.data(), copy.bytes), thread.written_unfenced = true;
   thread.copies.erase(std::remove_if(thread.copies.begin(), thread.copies.end(), arrived), thread.copies.end());
 }
 

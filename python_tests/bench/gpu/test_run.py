@@ -1,5 +1,6 @@
 """The benchmark for GPUs, run on the CPU: all but CUDA's events and graphs."""
 
+import contextlib
 import json
 import time
 from types import SimpleNamespace
@@ -76,6 +77,32 @@ def test_triton_kernels_are_contenders_and_each_family_is_timed_once(monkeypatch
     rows = measure(LayerCase("C2", 1, 1, 2, 1))
     assert {"triton_fused", "triton_fused channels_last_3d"} < {row["contender"] for row in rows if "us" in row}
     assert [row["not_measured"] for row in rows if row["contender"] == "fused"] == ["its kernels here are those of 'triton_fused'"]
+
+
+def test_both_matrix_instructions_are_timed(compiled_only, monkeypatch):
+    """wgmma and mma.sync, where there is a choice."""
+    inside = []
+
+    @contextlib.contextmanager
+    def without_wgmma():
+        inside.append("now")
+        yield
+        inside.append("before")
+
+    monkeypatch.setattr(contenders, "_may_take_wgmma", lambda weight: True)
+    monkeypatch.setattr(contenders.ops, "without_wgmma", without_wgmma)
+    right = functional.group_conv2d
+    calls = []
+
+    def group_conv2d(*tensors, **options):
+        calls.append(inside[-1:] == ["now"])
+        return right(*tensors, **options)
+
+    monkeypatch.setattr(functional, "group_conv2d", group_conv2d)
+    rows = measure(LayerCase("C4", 2, 2, 4, 2), "forward + backward", "bfloat16")
+    timed = [row["contender"] for row in rows if "us" in row]
+    assert "irrep mma.sync channels_last_3d" in timed and "irrep mma.sync" not in timed
+    assert len(calls) > 2 * len(inside) // 2 > 0 and sum(calls) == len(inside) // 2
 
 
 def test_small_layers_are_timed_eagerly_too(compiled_only, monkeypatch):

@@ -8,6 +8,7 @@
 
 #include "csrc/testing.h"
 #include "cuda/warp_matrix.h"
+#include "cuda/warpgroup_matrix.h"
 
 using namespace testing;
 using namespace gconv::cuda;
@@ -357,6 +358,83 @@ void check_gemms() {
          "a missing barrier before a copy is not caught");
 }
 
+// ---- wgmma -----------------------------------------------------------------------------------------------
+
+enum class WgmmaBug {
+  None,
+  NoFence,
+  NoCommit,
+  NoProxyFence,
+  NoArrival,
+  Misplaced,
+  ReadsTooEarly,
+  OverwritesA,
+  OverwritesB
+};
+
+// c[64, Columns] = c − a[64, 16] · b[16, Columns], B copied by other threads than those that multiply first.
+template <typename T, int Columns>
+__global__ void wgmma_kernel(WgmmaBug bug, const T* a, const T* b, float* c) {
+  using Rows = SwizzledRows<Columns>;
+  DYN_SHARED(shared);
+  T* const rows = reinterpret_cast<T*>(shared);
+  auto* const there = reinterpret_cast<uint64_t*>(rows + 16 * Columns);
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+  if (threadIdx.x == 0) mbarrier_init(there, 128);
+  __syncthreads();
+  for (int i = 127 - threadIdx.x; i < 16 * Rows::kChunks; i += 128)
+    cp_async_16(rows + Rows::place(i / Rows::kChunks, i % Rows::kChunks), b + i * 8);
+  cp_async_commit();
+  cp_async_wait<0>();
+  if (bug != WgmmaBug::NoProxyFence) fence_proxy_async();
+  if (bug != WgmmaBug::NoArrival || threadIdx.x) mbarrier_arrive(there);
+  mbarrier_wait(there, 0);
+  uint32_t numbers[4];
+  float sums[Columns / 8][4];
+  for (int i = 0; i < 4; ++i) {
+    const T* from = a + (row + i % 2 * 8) * 16 + i / 2 * 8 + lane % 4 * 2;
+    numbers[i] = from[0].bits | uint32_t{from[1].bits} << 16;
+  }
+  const auto at = [&](int i) { return (row + i % 4 / 2 * 8) * Columns + i / 4 * 8 + lane % 4 * 2 + i % 2; };
+  for (int i = 0; i < Columns / 2; ++i) sums[i / 4][i % 4] = c[at(i)];
+  if (bug != WgmmaBug::NoFence) wgmma_fence();
+  wgmma_m64k16<T, true>(sums, numbers, Rows::descriptor(rows + (bug == WgmmaBug::Misplaced ? 64 : 0)));
+  if (bug != WgmmaBug::NoCommit) wgmma_commit();
+  if (bug == WgmmaBug::ReadsTooEarly)
+    for (int i = 0; i < Columns / 2; ++i) c[at(i)] = sums[i / 4][i % 4];
+  if (bug == WgmmaBug::OverwritesA) numbers[1] = 0;
+  if (bug == WgmmaBug::OverwritesB) rows[threadIdx.x] = {};
+  wgmma_wait();
+  if (bug != WgmmaBug::ReadsTooEarly)
+    for (int i = 0; i < Columns / 2; ++i) c[at(i)] = sums[i / 4][i % 4];
+}
+
+template <typename T, int Columns>
+double wgmma_error(WgmmaBug bug = WgmmaBug::None) {
+  uint64_t state = Columns;
+  const auto a = numbers<T>(64 * 16, state), b = numbers<T>(16 * Columns, state);
+  std::vector<float> c(64 * Columns);
+  for (float& number : c) number = static_cast<float>(noise(state));
+  const auto before = c;
+  LAUNCH((wgmma_kernel<T, Columns>), 1, 128, 16 * Columns * sizeof(T) + 8, nullptr, bug, a.data(), b.data(), c.data());
+  double largest = 0;
+  for (int i = 0; i < 64; ++i)
+    for (int j = 0; j < Columns; ++j) {
+      double sum = before[i * Columns + j];
+      for (int k = 0; k < 16; ++k) sum -= value(a[i * 16 + k]) * value(b[k * Columns + j]);
+      largest = std::max(largest, std::abs(c[i * Columns + j] - sum));
+    }
+  return largest;
+}
+
+void check_wgmma() {
+  expect(wgmma_error<__nv_bfloat16, 64>() < 1e-6, "wgmma in bfloat16");
+  expect(wgmma_error<__half, 32>() < 1e-6, "wgmma in float16");
+  expect(wgmma_error<__half, 64>(WgmmaBug::ReadsTooEarly) > 0.1, "sums read before the wait are not caught");
+  expect(wgmma_error<__half, 64>(WgmmaBug::OverwritesA) > 0.1, "an A overwritten before the wait is not caught");
+  expect(wgmma_error<__half, 64>(WgmmaBug::OverwritesB) > 0.1, "a B overwritten before the wait is not caught");
+}
+
 // ---- What ends the program -------------------------------------------------------------------------------
 
 enum class Mistake { None, Exit, TwoBarriers, Shuffle, Mask, Collectives, Misaligned, NotShared, OutOfBounds };
@@ -380,18 +458,27 @@ __global__ void mistaken_kernel(Mistake mistake, int* global) {
   global[4 + thread] = __shfl_xor_sync(~0u, thread, 1);
 }
 
-bool ends(Mistake mistake) {
+template <typename Run>
+bool ends(Run run) {
   std::fflush(stdout);
   const pid_t child = fork();
   if (child == 0) {
     std::freopen("/dev/null", "w", stderr);
-    alignas(16) int global[36] = {};
-    LAUNCH(mistaken_kernel, 1, 32, 0, nullptr, mistake, global);
+    run();
     _exit(0);
   }
   int status = 0;
   waitpid(child, &status, 0);
   return status != 0;
+}
+bool ends(Mistake mistake) {
+  return ends([=] {
+    alignas(16) int global[36] = {};
+    LAUNCH(mistaken_kernel, 1, 32, 0, nullptr, mistake, global);
+  });
+}
+bool ends(WgmmaBug bug) {
+  return ends([=] { wgmma_error<__half, 32>(bug); });
 }
 
 void check_mistakes() {
@@ -403,6 +490,12 @@ void check_mistakes() {
   expect(ends(Mistake::Collectives), "two collectives of one warp are not told apart");
   expect(ends(Mistake::Misaligned), "a misaligned cp.async is not caught");
   expect(ends(Mistake::NotShared), "a cp.async to global memory is not caught");
+  expect(!ends(WgmmaBug::None), "wgmma without mistakes ends the program");
+  expect(ends(WgmmaBug::NoFence), "wgmma without a fence is not caught");
+  expect(ends(WgmmaBug::NoCommit), "wgmma that is not committed is not caught");
+  expect(ends(WgmmaBug::NoProxyFence), "cp.async without a fence for wgmma is not caught");
+  expect(ends(WgmmaBug::NoArrival), "a thread that does not come to an mbarrier is not caught");
+  expect(ends(WgmmaBug::Misplaced), "a B inside of a swizzled pattern is not caught");
 #ifdef __SANITIZE_ADDRESS__
   expect(ends(Mistake::OutOfBounds), "an index beyond a shared array is not caught");
 #endif
@@ -421,6 +514,7 @@ int main() {
   check_fragments<float>();
   check_ldmatrix();
   check_gemms();
+  check_wgmma();
   check_mistakes();
   std::printf("%d failures\n", failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;

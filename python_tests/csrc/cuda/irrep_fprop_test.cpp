@@ -22,6 +22,7 @@ struct Case {
   enum { Rows, ElementsLast, FieldsLast } format = FieldsLast;
   int banks = 1;  // more than one: relaxed
   bool relax_input = false, activated = false, relu = false;
+  bool wide = false;  // wgmma takes it in 16-bit types of C4 and D4
 };
 
 ConvShape shape_of(const char* group, const Case& c) {
@@ -137,8 +138,13 @@ double rounding(double largest) {
 template <typename T>
 void check(const char* group, const Case& c, ScalarType type) {
   const Layer<T> layer(group, c);
+  emulation::machine.wgmmas = 0;
   const auto y = layer.run(type);
   const auto other = layer.run(type, layer.s.order() > 2 ? 0 : 1);
+  const bool expected = sizeof(T) == 2 && layer.s.order() >= 4 && layer.s.group->name != "D2" && c.wide;
+  if ((emulation::machine.wgmmas > 0) != expected && ++failures < 20)
+    std::printf("%s %d->%d type %d: wgmma %s\n", group, int(c.in_fields), int(c.out_fields), int(type),
+                expected ? "is not taken" : "is taken");
   if (std::memcmp(y.data(), other.data(), y.size() * sizeof(T)) && ++failures < 20)
     std::printf("%s %d->%d type %d: other bits with transformed weights\n", group, int(c.in_fields), int(c.out_fields),
                 int(type));
@@ -215,6 +221,9 @@ std::vector<Case> cases() {
   add([](Case& c) { c.in_fields = 20, c.out_fields = 10; });
   add([](Case& c) { c.in_fields = 36, c.out_fields = 40, c.height = c.width = 3; });
   add([](Case& c) { c.in_fields = 10, c.out_fields = 5, c.relu = true; });
+  add([](Case& c) {
+    c.in_fields = 8, c.out_fields = 24, c.size = 2;
+  });  // small for wgmma, whoever transforms the weight
   add([](Case& c) { c.in_fields = 5, c.out_fields = 17, c.format = Case::Rows; });
   add([](Case& c) { c.in_fields = 3, c.out_fields = 2, c.format = Case::ElementsLast; });
   add([](Case& c) { c.in_fields = 4, c.out_fields = 6, c.groups = 3, c.batch = 3; });
@@ -244,6 +253,19 @@ std::vector<Case> cases() {
   return all;
 }
 
+// For wgmma: a part of a step and of a tile, two tiles of pixels and of fields; geometry.
+std::vector<Case> wide_cases() {
+  std::vector<Case> all(6);
+  all[0].in_fields = 40, all[0].out_fields = 24;
+  all[1].in_fields = 32, all[1].out_fields = 40, all[1].relu = true;
+  all[2].in_fields = 64, all[2].out_fields = 32, all[2].stride = 2, all[2].padding = 2, all[2].dilation = 2;
+  all[3].in_fields = 24, all[3].out_fields = 32, all[3].groups = 2, all[3].adjoint = true, all[3].padding = 0;
+  all[4].in_fields = 8, all[4].out_fields = 40, all[4].size = 5, all[4].height = 4;
+  all[5].in_fields = 64, all[5].out_fields = 72, all[5].size = 1, all[5].padding = 0, all[5].batch = 5;
+  for (Case& c : all) c.wide = true;
+  return all;
+}
+
 }  // namespace
 
 int main() {
@@ -254,7 +276,28 @@ int main() {
       check<float>(group, c, ScalarType::Float32);
     }
   for (const char* group : {"C4", "D4"})
+    for (const Case& c : wide_cases()) {
+      check<cpu::BFloat16>(group, c, ScalarType::BFloat16);
+      check<cpu::Float16>(group, c, ScalarType::Float16);
+    }
+  const Case wide = wide_cases()[0];
+  check<cpu::BFloat16>("D2", wide, ScalarType::BFloat16);
+  check<float>("C4", wide, ScalarType::Float32);
+  for (int capability : {8, 9}) {  // the same layer without wgmma
+    emulation::machine.capability = capability;
+    if (capability == 9 && !cuda::allow_wgmma(false)) ++failures, std::puts("wgmma was not allowed at first");
+    Case c = wide;
+    c.wide = false;
+    check<cpu::BFloat16>("C4", c, ScalarType::BFloat16);
+  }
+  if (cuda::allow_wgmma(true)) ++failures, std::puts("wgmma was allowed all the time");
+  for (const char* group : {"C4", "D4"})
     for (bool adjoint : {false, true}) {
+      Case square = wide;
+      square.adjoint = adjoint, square.height = square.width = 5;
+      check_equivariance<cpu::BFloat16>(group, square, ScalarType::BFloat16);
+      check_equivariance<cpu::Float16>(group, square, ScalarType::Float16);
+
       Case c;
       c.adjoint = adjoint, c.in_fields = 20, c.out_fields = 10, c.height = c.width = 5, c.spread = adjoint ? 2 : 1;
       check_equivariance<cpu::BFloat16>(group, c, ScalarType::BFloat16);
