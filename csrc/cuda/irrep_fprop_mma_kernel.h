@@ -10,6 +10,7 @@
 #include "irrep_fprop_steps.h"
 #include "irrep_fprop_tile.h"
 #include "mma_pixels.h"
+#include "tap_reads.h"
 
 namespace gconv::cuda {
 namespace {
@@ -20,16 +21,18 @@ enum class Form { Plain, Any, RelaxedOutput };
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kStages = 4;
 
-template <int Width, typename Problem, typename T>
-__device__ __forceinline__ void copy_filter(const Problem& p, const T* from, int fields, int columns, T* to, int planes,
-                                            int tile_columns, int pitch) {
-  constexpr int kFields = Operand<T>::kFields;
-  for (int i = threadIdx.x; i < planes * kFields * (tile_columns / Width); i += kThreads) {
-    const int column = i % (tile_columns / Width) * Width, row = i / (tile_columns / Width), field = row % kFields;
-    const bool valid = field < fields && column < columns;
-    const int64_t at = (int64_t{row / kFields} * p.in_fields + field) * p.out_fields + column;
-    const T* source = valid ? from + at : p.transformed;
-    T* target = to + (row - field + Operand<T>::place(field)) * pitch + column;
+// [plane][field][out field], Width numbers at once, cut to `fields` and `columns`.
+template <int Width, int Planes, int TileColumns, int Pitch, typename T>
+__device__ __forceinline__ void copy_filter(const Problem<T>& p, const T* from, int fields, int columns, T* to) {
+  constexpr int kFields = Operand<T>::kFields, kChunks = TileColumns / Width, kRows = kThreads / kChunks;
+  const unsigned first = threadIdx.x / kChunks, column = threadIdx.x % kChunks * Width;
+#pragma unroll
+  for (unsigned i = 0; i < Planes * kFields; i += kRows) {
+    const unsigned row = i + first, field = row % kFields;
+    if (kRows > Planes * kFields && row >= Planes * kFields) break;
+    const bool valid = static_cast<int>(field) < fields && static_cast<int>(column) < columns;
+    const T* source = from + int64_t{static_cast<int>(row / kFields * p.in_fields + field)} * p.out_fields + column;
+    T* target = to + (row - field + Operand<T>::place(field)) * Pitch + column;
     if constexpr (Width * sizeof(T) == 16)
       cp_async_16(target, source, valid);
     else if constexpr (Width * sizeof(T) == 4)
@@ -46,15 +49,17 @@ struct Tile {
   using Filter = T[order][kFields][kPitch];
   using X = uint32_t[order][MT][4];
   using Sums = float[order][MT][NT][4];
-  using Walk = Steps<T, Group, kFields>;
+  using Walk = Steps<T, Group, kFields, false>;
 
   static constexpr int kPixels = kWarps * MT * 16;
 
   const Problem<T>& p;
   const Place& place;
-  MmaPixels<T, MT> pixels;
+  TapReads<T, Group, 2 * MT, std::conditional_t<kForm == Form::Plain, int, int64_t>, false> reads;
 
-  __device__ Tile(const Problem<T>& p, const Place& place) : p(p), place(place), pixels(p, place) {}
+  __device__ Tile(const Problem<T>& p, const Place& place)
+      : p(p), place(place), reads(p, place, lane_field(), [](int i) { return MmaPixels<T, MT>::index(i / 2, i % 2); }) {
+  }
 
   __device__ void copy(const Walk& step, Filter& to) const {
     const int64_t planes = ((int64_t{step.bank} * p.groups + place.block) * p.orbits + step.orbit) * order;
@@ -62,11 +67,11 @@ struct Tile {
     const int fields = p.in_fields - step.field, columns = p.out_fields - place.first_out;
     constexpr int kMost = 16 / sizeof(T), kWord = 4 / sizeof(T);
     if (p.filter_width == kMost)
-      copy_filter<kMost>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
+      copy_filter<kMost, order, kColumns, kPitch>(p, from, fields, columns, &to[0][0][0]);
     else if (p.filter_width == kWord)
-      copy_filter<kWord>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
+      copy_filter<kWord, order, kColumns, kPitch>(p, from, fields, columns, &to[0][0][0]);
     else if constexpr (kWord > 1)
-      copy_filter<1>(p, from, fields, columns, &to[0][0][0], order, kColumns, kPitch);
+      copy_filter<1, order, kColumns, kPitch>(p, from, fields, columns, &to[0][0][0]);
   }
 
   __device__ int columns() const { return min(kColumns, p.out_fields - place.first_out); }
@@ -77,7 +82,8 @@ struct Tile {
     for_each_index<order>([&](auto g) {
       constexpr Matrix matrix = Group::group.matrices[g];
       constexpr int inverse = Group::group.inverse[g];
-      positions[g] = p.weight.pair.position(g, inverse, moved_tap(matrix, step.tap, p.size), step.tap);
+      positions[g] =
+          p.weight.pair.position(g, inverse, moved_tap(matrix, step.tap_number(), p.size), step.tap_number());
     });
     for (int i = threadIdx.x; i < kFields * kColumns; i += kThreads) {
       const int field = i / kColumns, in = step.field + field, column = i % kColumns;
@@ -90,21 +96,17 @@ struct Tile {
     }
   }
 
-  __device__ void load(const Walk& step, X& x) const {
-    const Reads reads(p, place, step.tap);
+  __device__ void load(const Walk& step, X& x) {
+    if (step.is_first()) reads.find(p, place, step.tap);
     for_each_index<order>([&](auto g) {
-      constexpr int element = g;
-      const int row = reads.template row<Group, element>(), column = reads.template column<Group, element>();
-      const int64_t offset = element * p.x_strides.element + row * p.x_strides.row + column * p.x_strides.column +
-                             step.field * p.x_strides.field;
       if constexpr (kForm == Form::Plain) {
-        pixels.template load<Operand<T>::kNeighbours>(p, offset, row, column, step.field, x[g]);
+        load<kNeighbours>(g, step, 0, x[g]);
       } else {
-        pixels.load(p, offset, row, column, step.field, x[g]);
+        load_any(g, step, 0, x[g]);
         if (p.masked) {
           uint32_t activated[MT][4];
-          pixels.load(p, offset + p.mask_offset, row, column, step.field, activated);
-          pixels.mask(activated, x[g]);
+          load_any(g, step, p.mask_offset, activated);
+          MmaPixels<T, MT>::mask(activated, x[g]);
         }
         if (p.relax_input) scale(widen(p.relaxed_weight[int64_t{step.bank} * order + g]), x[g]);
         __syncwarp();  // so that the loads of all planes at once do not take all registers
@@ -132,6 +134,28 @@ struct Tile {
   }
 
  private:
+  static constexpr int kNeighbours = Operand<T>::kNeighbours;
+  __device__ static int lane_field() { return static_cast<int>(threadIdx.x % 4) * kNeighbours; }
+
+  // Of one element, at `beside` from x.
+  template <int Width>
+  __device__ __forceinline__ void load(int g, const Walk& step, int64_t beside, uint32_t (&x)[MT][4]) const {
+    const auto offset = reads.offset[g] + (kForm == Form::Plain ? step.field : step.field * p.x_strides.field + beside);
+    const int fields = p.in_fields - step.field - lane_field();
+#pragma unroll
+    for (int i = 0; i < 2 * MT; ++i)
+      load_neighbours<Width>(reads.from[i], offset, p.x_strides.field, reads.counts(g, i) ? fields : 0, x[i / 2][i % 2],
+                             x[i / 2][i % 2 + 2]);
+  }
+  __device__ __forceinline__ void load_any(int g, const Walk& step, int64_t beside, uint32_t (&x)[MT][4]) const {
+    if (p.x_width == kNeighbours)
+      load<kNeighbours>(g, step, beside, x);
+    else if (kNeighbours > 2 && p.x_width == 2)
+      load<2>(g, step, beside, x);
+    else
+      load<1>(g, step, beside, x);
+  }
+
   // Whether no product before has the same plane of Ψ̂.
   static constexpr bool is_first_of_filter(Product product) {
     for (const Product& term : products<Group>())
@@ -179,7 +203,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
   const Place place(p, blockIdx.x, Tile::kPixels, Tile::kColumns);
   if (place.first_image >= p.batch) return;
 
-  const Tile tile(p, place);
+  Tile tile(p, place);
   if (p.weight.numbers) {
     p.weight.fetch(place.block, place.first_out, tile.columns(), weight);
     cp_async_wait<0>();
@@ -188,36 +212,36 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
   typename Tile::Sums sums = {}, total = {};
   typename Tile::X x = {};
   typename Tile::Walk copied(p, place), read(p, place);
-  for (int step = 1 - kStages; read.more(); ++step) {
+  for (int step = 1 - kStages;; ++step) {
     if (step >= 0) {
+      const int bank = read.bank;
+      const bool more = read.next();
+      if (kForm == Form::RelaxedOutput && step > 0 && read.bank != bank) {
+        transform_back<Group>(sums);
+#pragma unroll
+        for (int u = 0; u < Tile::order; ++u) {
+          const float w = widen(p.relaxed_weight[int64_t{bank} * Tile::order + u]);
+#pragma unroll
+          for (int i = 0; i < 4 * MT * NT; ++i) {
+            float& sum = sums[u][i / 4 / NT][i / 4 % NT][i % 4];
+            total[u][i / 4 / NT][i / 4 % NT][i % 4] += w * sum;
+            sum = 0;
+          }
+        }
+      }
+      if (!more) break;
       tile.load(read, x);
       cp_async_wait<kStages - 2>();
       __syncthreads();  // this step's filter has come for all, and all are through with that of the step before
     }
-    if (copied.more()) {
+    if (copied.next()) {
       auto& to = filter[(step + kStages - 1) % kStages];
       p.weight.numbers ? tile.transform_filter(copied, weight, to) : tile.copy(copied, to);
-      copied.advance();
     }
     cp_async_commit();
     if (step < 0) continue;
     transform_tiles<T, Group>(x);
     tile.multiply(x, filter[step % kStages], sums);
-    const int bank = read.bank;
-    read.advance();
-    if (kForm == Form::RelaxedOutput && read.bank != bank) {
-      transform_back<Group>(sums);
-#pragma unroll
-      for (int u = 0; u < Tile::order; ++u) {
-        const float w = widen(p.relaxed_weight[int64_t{bank} * Tile::order + u]);
-#pragma unroll
-        for (int i = 0; i < 4 * MT * NT; ++i) {
-          float& sum = sums[u][i / 4 / NT][i / 4 % NT][i % 4];
-          total[u][i / 4 / NT][i / 4 % NT][i % 4] += w * sum;
-          sum = 0;
-        }
-      }
-    }
   }
   // Found again, so that no registers hold it through the loop.
   const Place end(p, block_index(), Tile::kPixels, Tile::kColumns);
@@ -253,7 +277,7 @@ cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
   // Of four, these would spill registers.
   constexpr int kMost = std::is_same_v<Group, GroupD2> || (order >= 4 && sizeof(T) == 4) ? 2 : 4;
   if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);
-  const bool plain = p.plain();
+  const bool plain = p.plain;
   if constexpr (order >= 4) {
     if (!plain && p.out_fields <= 8) return launch_tiles<T, Group, kRows, 1, Form::Any>(p, stream);
     if (plain && 8 < p.out_fields && p.out_fields <= 16)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "conv_place.h"
 #include "fourier.h"
@@ -12,6 +13,16 @@
 
 namespace gconv::cuda {
 namespace {
+
+// Whether offsets within an image are 32-bit numbers.
+inline bool offsets_fit(const IrrepFpropParams& params) {
+  const ConvShape& s = params.shape;
+  const auto reach = [&](const Axis& axis) { return std::abs(axis.padding) + axis.dilation * s.size; };
+  const MapStrides& strides = params.x_strides;
+  return 1. * s.order() * strides.element + 1. * reach(s.rows) * strides.row + 1. * reach(s.columns) * strides.column +
+             1. * s.groups * s.in_fields * strides.field <=
+         INT32_MAX;
+}
 
 // Coordinates are 32-bit numbers in the kernels.
 inline bool coordinates_fit(const ConvShape& s) {
@@ -27,14 +38,12 @@ struct Problem {
   Problem(const IrrepFpropParams& params, const void* transformed_weight)
       : Problem(params, params.shape, static_cast<const T*>(transformed_weight)) {}
 
-  // Whether x and y lie so that a thread's neighbours are one vector, and x counts as it is.
-  bool plain() const { return x_width == Operand<T>::kNeighbours && y_width == 2 && !masked && !relax_input; }
-
   Line rows, columns;
   MapStrides x_strides, y_strides;
   int64_t batch;
   int groups, banks, in_fields, out_fields, size, orbits;
   bool lifting, relax_input, relu, masked;
+  bool plain;  // x and y lie so that a thread's neighbours are one vector, and x counts as it is
   int x_width, filter_width, y_width;  // numbers that are read, copied and written at once
   unsigned column_tiles = 0;
   int64_t mask_offset = 0;  // from a number of x to that of x_activated
@@ -59,24 +68,35 @@ struct Problem {
       x_width =
           std::min(x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
     }
+    plain = x_width == Operand<T>::kNeighbours && y_width == 2 && !masked && !relax_input && offsets_fit(params);
     constexpr int kMost = 16 / sizeof(T), kWord = 4 / sizeof(T);
     filter_width = static_cast<int>(widest(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, kMost));
     if (filter_width < kMost) filter_width = std::min(filter_width, kWord);
   }
 };
 
+struct Tap {
+  int row, column;
+};
+
+// first_read of a convolution without a spread (kAllTaps), or of any.
+template <bool kAllTaps>
+__device__ __forceinline__ int first_read(const Line& line, int phase, int tap) {
+  return kAllTaps ? line.dilation * tap - line.padding : line.first_read(phase, tap);
+}
+
 // first_read in both directions for the tap and its images under the group: (row, column) of the moved tap is one of
 // these rows and one of these columns.
+template <bool kAllTaps>
 struct Reads {
   int rows[4], columns[4];
 
   template <typename T>
-  __device__ Reads(const Problem<T>& p, const Place& place, int tap) {
-    const int row = tap / p.size, column = tap % p.size, last = p.size - 1;
-    const int moved[4] = {row, last - row, column, last - column};
+  __device__ Reads(const Problem<T>& p, const Place& place, Tap tap) {
+    const int last = p.size - 1, moved[4] = {tap.row, last - tap.row, tap.column, last - tap.column};
     for_each_index<4>([&](auto i) {
-      rows[i] = p.rows.first_read(place.row_phase, moved[i]);
-      columns[i] = p.columns.first_read(place.column_phase, moved[i]);
+      rows[i] = first_read<kAllTaps>(p.rows, place.row_phase, moved[i]);
+      columns[i] = first_read<kAllTaps>(p.columns, place.column_phase, moved[i]);
     });
   }
   template <typename Group, int G>
@@ -91,45 +111,47 @@ struct Reads {
   }
 };
 
-// Goes through the steps of the inner dimension: bank, orbit, block of input fields.
-template <typename T, typename Group, int kFields>
+// Goes through the steps of the inner dimension: bank, orbit, block of input fields. kAllTaps: the convolution is neither
+// lifting nor has a spread.
+template <typename T, typename Group, int kFields, bool kAllTaps>
 struct Steps {
   const Problem<T>& p;
   const Place& place;
-  int bank = 0, tap = 0, orbit = 0, field = 0;
+  int bank = 0, orbit = -1, field;  // the step; before the first one
+  Tap tap{0, -1};
 
-  __device__ Steps(const Problem<T>& p, const Place& place) : p(p), place(place) {
-    skip();
-    if (tap == p.size * p.size) bank = p.banks;
-  }
-  __device__ bool more() const { return bank < p.banks; }
-  __device__ void advance() {
+  __device__ Steps(const Problem<T>& p, const Place& place) : p(p), place(place), field(p.in_fields) {}
+
+  // Whether there is another step.
+  __device__ __forceinline__ bool next() {
     field += kFields;
-    if (field < p.in_fields) return;
-    field = 0, ++tap, ++orbit;
-    skip();
-    if (tap < p.size * p.size) return;
-    ++bank, tap = orbit = 0;
-    skip();
+    if (field < p.in_fields) return true;
+    do {  // to the next tap that starts an orbit and reads more than zeros
+      if (++tap.column == p.size) tap.column = 0, ++tap.row;
+      if (kAllTaps || !p.lifting) ++orbit;
+      if (tap.row == p.size) tap.row = 0, ++bank, orbit = !kAllTaps && p.lifting ? -1 : 0;
+      if (bank >= p.banks) return false;
+    } while (!counts());
+    field = 0, orbit += !kAllTaps && p.lifting;
+    return true;
   }
+  // Of the step: whether it is the first of its tap.
+  __device__ bool is_first() const { return field == 0; }
+  __device__ int tap_number() const { return tap.row * p.size + tap.column; }
 
  private:
-  // To the next tap that starts an orbit and reads more than zeros.
-  __device__ void skip() {
-    while (tap < p.size * p.size && !counts()) ++tap;
-    if (!p.lifting) orbit = tap;
-  }
-  __device__ bool counts() const {
+  __device__ __forceinline__ bool counts() const {
+    if (kAllTaps) return true;
     if (p.lifting) {
       bool first = true;
       for_each_index<Group::table.order>([&](auto g) {
         constexpr Matrix matrix = Group::group.matrices[g];
-        first &= moved_tap(matrix, tap, p.size) >= tap;
+        first &= moved_tap(matrix, tap_number(), p.size) >= tap_number();
       });
       return first;
     }
     if (p.rows.spread == 1 && p.columns.spread == 1) return true;
-    const Reads reads(p, place, tap);
+    const Reads<kAllTaps> reads(p, place, tap);
     bool any = false;
     for_each_index<Group::table.order>([&](auto g) {
       any |= reads.template row<Group, g>() != kNowhere && reads.template column<Group, g>() != kNowhere;

@@ -1,22 +1,12 @@
 #include "irrep_fprop_wgmma.h"
 
-#include <algorithm>
-#include <cstdlib>
-
 #include "irrep_fprop_steps.h"
 
 namespace gconv::cuda {
 namespace {
 
-// Whether kernels may count in 32 bits within an image, and within a plane of Ψ̂.
-bool offsets_fit(const IrrepFpropParams& params) {
-  const ConvShape& s = params.shape;
-  double most = static_cast<double>(s.order()) * params.x_strides.element + s.groups * s.in_fields;
-  for (const auto& [axis, stride] : {std::pair{s.rows, params.x_strides.row}, {s.columns, params.x_strides.column}})
-    most += static_cast<double>(std::abs(axis.padding) + axis.dilation * s.size) * stride;
-  constexpr int kBytes = 2;
-  return kBytes * most <= INT32_MAX && static_cast<double>(s.order()) * s.in_fields * s.out_fields <= INT32_MAX;
-}
+// Whether kernels may count in 32 bits within a tap's planes of Ψ̂.
+bool planes_fit(const ConvShape& s) { return 1. * s.order() * s.in_fields * s.out_fields <= INT32_MAX; }
 
 }  // namespace
 
@@ -39,7 +29,7 @@ bool irrep_fprop_wgmma_takes(const IrrepFpropParams& params, const void* transfo
   const int64_t filter = reinterpret_cast<uintptr_t>(transformed) / sizeof(Number) | s.out_fields;
   return map_width<Number>(params.x, params.x_strides, s.in_fields, kVector) == kVector && filter % kVector == 0 &&
          map_width<Number>(params.y, params.y_strides, s.out_fields, 2) == 2 && coordinates_fit(s) &&
-         offsets_fit(params);
+         offsets_fit(params) && planes_fit(s);
 }
 
 }  // namespace gconv::cuda

@@ -9,6 +9,7 @@
 #include "irrep_fprop_tile.h"
 #include "irrep_fprop_wgmma.h"
 #include "mma_pixels.h"
+#include "tap_reads.h"
 #include "warpgroup_matrix.h"
 
 namespace gconv::cuda {
@@ -19,85 +20,43 @@ constexpr int kWarps = 8, kThreads = 32 * kWarps, kPixels = 16 * kWarps, kStages
 // What a thread reads of x: of two pixels, 4 · Depth neighbouring fields of every element at once, for Depth operands A.
 template <typename T, typename Group, int Depth>
 struct PixelReader {
-  static constexpr int order = Group::table.order, kNeighbours = 4 * Depth;
+  static constexpr int order = Group::table.order;
   using X = uint32_t[order][Depth][4];
 
   const Problem<T>& p;
-  const char* from[2];  // element 0 of the pixels that tap (0, 0) would read without padding
-  int row_at[2], column_at[2];
-  int tap_row = 0, tap_column = 0, first_field = 0;
-  int offset[order];    // of the tap, in bytes, to the fields that this thread reads
-  unsigned inside = 0;  // bit 2 · element + pixel
+  const Place& place;
+  Steps<T, Group, 16 * Depth, true> step;
+  TapReads<T, Group, 2, int, true> reads;
 
-  __device__ PixelReader(const Problem<T>& p, const Place& place) : p(p) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const Pixel pixel = place.pixel(MmaPixels<T, 1>::index(0, half));
-      const int row = pixel.row * p.rows.stride;
-      row_at[half] = pixel.image < p.batch ? row : kNowhere;
-      column_at[half] = pixel.column * p.columns.stride;
-      from[half] = unknown(p.x + pixel.image * p.x_strides.batch + row * p.x_strides.row +
-                           column_at[half] * p.x_strides.column + int64_t{place.block} * p.in_fields);
-    }
-    find_tap();
-  }
+  __device__ PixelReader(const Problem<T>& p, const Place& place)
+      : p(p), place(place), step(p, place),
+        reads(p, place, lane_field(), [](int half) { return MmaPixels<T, 1>::index(0, half); }) {}
 
-  __device__ void load(X& x) const {
-    const unsigned counts = first_field + lane_field() < p.in_fields ? inside : 0;
+  // Of the next step, if there is one.
+  __device__ __forceinline__ bool load(X& x) {
+    if (!step.next()) return false;
+    if (step.is_first()) reads.find(p, place, step.tap);
+    const bool any = step.field + lane_field() < p.in_fields;
 #pragma unroll
-    for (int g = 0; g < order; ++g) {
-      const int bytes = offset[g] + first_field * static_cast<int>(sizeof(T));
+    for (int g = 0; g < order; ++g)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         uint32_t words[2 * Depth] = {};
-        if (counts >> (2 * g + half) & 1) read(from[half] + bytes, words);
+        if (any && reads.counts(g, half)) read(reads.from[half] + (reads.offset[g] + step.field), words);
 #pragma unroll
         for (int i = 0; i < 2 * Depth; ++i) x[g][i / 2][half + i % 2 * 2] = words[i];
       }
-    }
-  }
-
-  __device__ void advance() {
-    first_field += 16 * Depth;
-    if (first_field < p.in_fields) return;
-    first_field = 0;
-    if (++tap_column == p.size) tap_column = 0, ++tap_row;
-    find_tap();
+    return true;
   }
 
  private:
-  __device__ static int lane_field() { return static_cast<int>(threadIdx.x % 4) * kNeighbours; }
+  __device__ static int lane_field() { return static_cast<int>(threadIdx.x % 4) * 4 * Depth; }
 
-  // The address as one that the compiler has not seen before, so that it does not take it apart in every step.
-  __device__ static const char* unknown(const T* address) {
-#ifdef __CUDACC__
-    asm volatile("" : "+l"(address));
-#endif
-    return reinterpret_cast<const char*>(address);
-  }
-
-  __device__ void find_tap() {
-    const int last = p.size - 1, moved[4] = {tap_row, last - tap_row, tap_column, last - tap_column};
-    inside = 0;
-    for_each_index<order>([&](auto g) {
-      constexpr Matrix m = Group::group.matrices[g];
-      const int row = moved[m.rr ? m.rr < 0 : 2 + (m.rc < 0)] * p.rows.dilation - p.rows.padding;
-      const int column = moved[m.cr ? m.cr < 0 : 2 + (m.cc < 0)] * p.columns.dilation - p.columns.padding;
-      offset[g] = (g * static_cast<int>(p.x_strides.element) + row * static_cast<int>(p.x_strides.row) +
-                   column * static_cast<int>(p.x_strides.column) + lane_field()) *
-                  static_cast<int>(sizeof(T));
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        if (static_cast<unsigned>(row_at[half] + row) < static_cast<unsigned>(p.rows.in) &&
-            static_cast<unsigned>(column_at[half] + column) < static_cast<unsigned>(p.columns.in))
-          inside |= 1u << (2 * g + half);
-    });
-  }
-  __device__ static void read(const char* numbers, uint32_t (&words)[2]) {
+  __device__ static void read(const T* numbers, uint32_t (&words)[2]) {
     const uint2 both = __ldg(reinterpret_cast<const uint2*>(numbers));
     words[0] = both.x, words[1] = both.y;
   }
-  __device__ static void read(const char* numbers, uint32_t (&words)[4]) {
+  __device__ static void read(const T* numbers, uint32_t (&words)[4]) {
     const uint4 all = __ldg(reinterpret_cast<const uint4*>(numbers));
     words[0] = all.x, words[1] = all.y, words[2] = all.z, words[3] = all.w;
   }
@@ -184,16 +143,13 @@ __global__ void __launch_bounds__(kThreads, 1) irrep_fprop_wgmma_kernel(const __
 
   float sums[order][1][NT][4] = {};
   typename Reader::X x, next;
-  reader.load(next);
-  for (int step = 0; step < steps; ++step) {
+  bool more = reader.load(next);
+  for (int step = 0; more; ++step) {
     std::memcpy(x, next, sizeof x);
     transform_tiles<T, Group>(x);
     cp_async_wait<0>();
     fence_proxy_async();  // which would wait for the loads below
-    if (step + 1 < steps) {
-      reader.advance();
-      reader.load(next);
-    }
+    more = reader.load(next);
     mbarrier_wait(ready, step % 2);
     mbarrier_arrive(ready);
     wgmma_fence();
