@@ -111,13 +111,14 @@ struct Reads {
   }
 };
 
-// Goes through the steps of the inner dimension: bank, orbit, block of input fields. kAllTaps: the convolution is neither
-// lifting nor has a spread.
+// Goes through the steps of the inner dimension: bank, block of input fields, orbit, two steps of kFields fields. All orbits
+// of a block of fields follow each other, so that what they read of x again and again fits into the first-level cache.
+// kAllTaps: the convolution is neither lifting nor has a spread.
 template <typename T, typename Group, int kFields, bool kAllTaps>
 struct Steps {
   const Problem<T>& p;
   const Place& place;
-  int bank = 0, orbit = -1, field;  // the step; before the first one
+  int bank = 0, block = 0, orbit = -1, field;  // the step; before the first one. block: its first field
   Tap tap{0, -1};
 
   __device__ Steps(const Problem<T>& p, const Place& place) : p(p), place(place), field(p.in_fields) {}
@@ -125,18 +126,21 @@ struct Steps {
   // Whether there is another step.
   __device__ __forceinline__ bool next() {
     field += kFields;
-    if (field < p.in_fields) return true;
+    if (field < min(block + 2 * kFields, p.in_fields)) return true;
     do {  // to the next tap that starts an orbit and reads more than zeros
       if (++tap.column == p.size) tap.column = 0, ++tap.row;
       if (kAllTaps || !p.lifting) ++orbit;
-      if (tap.row == p.size) tap.row = 0, ++bank, orbit = !kAllTaps && p.lifting ? -1 : 0;
+      if (tap.row == p.size) {
+        tap.row = 0, orbit = !kAllTaps && p.lifting ? -1 : 0, block += 2 * kFields;
+        if (block >= p.in_fields) block = 0, ++bank;
+      }
       if (bank >= p.banks) return false;
     } while (!counts());
-    field = 0, orbit += !kAllTaps && p.lifting;
+    field = block, orbit += !kAllTaps && p.lifting;
     return true;
   }
   // Of the step: whether it is the first of its tap.
-  __device__ bool is_first() const { return field == 0; }
+  __device__ bool is_first() const { return field == block; }
   __device__ int tap_number() const { return tap.row * p.size + tap.column; }
 
  private:

@@ -25,16 +25,14 @@ struct PixelReader {
 
   const Problem<T>& p;
   const Place& place;
-  Steps<T, Group, 16 * Depth, true> step;
   TapReads<T, Group, 2, int, true> reads;
 
   __device__ PixelReader(const Problem<T>& p, const Place& place)
-      : p(p), place(place), step(p, place),
-        reads(p, place, lane_field(), [](int half) { return MmaPixels<T, 1>::index(0, half); }) {}
+      : p(p), place(place), reads(p, place, lane_field(), [](int half) { return MmaPixels<T, 1>::index(0, half); }) {}
 
-  // Of the next step, if there is one.
-  __device__ __forceinline__ bool load(X& x) {
-    if (!step.next()) return false;
+  // Of all steps in turn.
+  template <typename Step>
+  __device__ __forceinline__ void load(const Step& step, X& x) {
     if (step.is_first()) reads.find(p, place, step.tap);
     const bool any = step.field + lane_field() < p.in_fields;
 #pragma unroll
@@ -46,7 +44,6 @@ struct PixelReader {
 #pragma unroll
         for (int i = 0; i < 2 * Depth; ++i) x[g][i / 2][half + i % 2 * 2] = words[i];
       }
-    return true;
   }
 
  private:
@@ -71,34 +68,17 @@ struct FilterCopier {
   static constexpr int kPlaneChunks = kFields * Rows::kChunks, kPlanes = kThreads / kPlaneChunks;  // at once
   static_assert(kThreads % kPlaneChunks == 0 && order % kPlanes == 0);
 
-  const Problem<T>& p;
-  const T* from;
-  int field, to;  // what is copied first, and its place in a Filter
-  bool is_column;
-
-  __device__ FilterCopier(const Problem<T>& p, const Place& place) : p(p) {
-    const int chunk = threadIdx.x % Rows::kChunks, plane = threadIdx.x / kPlaneChunks;
-    field = threadIdx.x / Rows::kChunks % kFields;
-    to = plane * kFields * 8 * NT + Rows::place(row(field), chunk);
-    is_column = place.first_out + 8 * chunk < p.out_fields;
-    from = p.transformed + place.first_out + 8 * chunk +
-           ((int64_t{place.block} * p.orbits * order + plane) * p.in_fields + field) * p.out_fields;
-  }
-
-  __device__ void copy(Filter& filter) const {
-    const bool valid = is_column && field < p.in_fields;
-    const int plane_stride = p.in_fields * p.out_fields;
+  template <typename Step>
+  __device__ __forceinline__ static void copy(const Problem<T>& p, const Place& place, const Step& step, Filter& to) {
+    const int chunk = threadIdx.x % Rows::kChunks, field = threadIdx.x / Rows::kChunks % kFields;
+    const int first_plane = threadIdx.x / kPlaneChunks, column = place.first_out + 8 * chunk;
+    const bool valid = column < p.out_fields && step.field + field < p.in_fields;
+    const int64_t plane = int64_t{place.block * p.orbits + step.orbit} * order + first_plane;
+    const T* from = p.transformed + (plane * p.in_fields + step.field + field) * p.out_fields + column;
+    T* place_of = &to[first_plane][0][0][0] + Rows::place(row(field), chunk);
 #pragma unroll
-    for (int plane = 0; plane < order; plane += kPlanes)
-      cp_async_16(&filter[0][0][0][0] + to + plane * kFields * 8 * NT, from + plane * plane_stride, valid);
-  }
-
-  __device__ void advance() {
-    field += kFields, from += kFields * p.out_fields;
-    const int first = threadIdx.x / Rows::kChunks % kFields;
-    if (field - first < p.in_fields) return;
-    from += (order * p.in_fields - (field - first)) * p.out_fields;
-    field = first;
+    for (int i = 0; i < order; i += kPlanes)
+      cp_async_16(place_of + i * kFields * 8 * NT, from + i * (p.in_fields * p.out_fields), valid);
   }
 
  private:
@@ -123,17 +103,18 @@ __global__ void __launch_bounds__(kThreads, 1) irrep_fprop_wgmma_kernel(const __
   if (place.first_image >= p.batch) return;
 
   Reader reader(p, place);
-  Copier copier(p, place);
-  const int steps = p.size * p.size * ((p.in_fields - 1) / Copier::kFields + 1);
+  Steps<T, Group, Copier::kFields, true> ahead(p, place);  // whose filter is copied next
   const auto copy = [&](int step) {
-    if (step < steps) {
-      copier.copy(filter[step % kStages]);
-      copier.advance();
-    }
+    const bool more = ahead.next();
+    if (more) Copier::copy(p, place, ahead, filter[step % kStages]);
     cp_async_commit();
+    return more;
   };
-  copy(0);
-  copy(1);
+  float sums[order][1][NT][4] = {};
+  typename Reader::X x, next;
+  bool more = copy(0);
+  reader.load(ahead, next);
+  bool another = copy(1);
   // What it counts in a step: the next step's filter has come, and the products of the step before are formed.
   if (threadIdx.x == 0) mbarrier_init(ready, kThreads);
   __syncthreads();
@@ -141,15 +122,13 @@ __global__ void __launch_bounds__(kThreads, 1) irrep_fprop_wgmma_kernel(const __
   fence_proxy_async();
   mbarrier_arrive(ready);
 
-  float sums[order][1][NT][4] = {};
-  typename Reader::X x, next;
-  bool more = reader.load(next);
   for (int step = 0; more; ++step) {
     std::memcpy(x, next, sizeof x);
     transform_tiles<T, Group>(x);
     cp_async_wait<0>();
     fence_proxy_async();  // which would wait for the loads below
-    more = reader.load(next);
+    more = another;
+    if (more) reader.load(ahead, next);
     mbarrier_wait(ready, step % 2);
     mbarrier_arrive(ready);
     wgmma_fence();
@@ -160,7 +139,7 @@ __global__ void __launch_bounds__(kThreads, 1) irrep_fprop_wgmma_kernel(const __
         wgmma_m64k16<T, negated>(sums[y][0], x[from][depth], rows);
       });
     wgmma_commit();
-    copy(step + 2);  // where all have formed the products of step - 2
+    another = more && copy(step + 2);  // where all have formed the products of step - 2
     wgmma_wait();
   }
   // Found again, so that no registers hold it through the loop.

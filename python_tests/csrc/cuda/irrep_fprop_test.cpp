@@ -253,13 +253,13 @@ std::vector<Case> cases() {
   return all;
 }
 
-// For wgmma: a part of a step and of a tile, two tiles of pixels and of fields; geometry.
+// For wgmma: a part of a step and of a tile, two blocks of in fields, two tiles of pixels and of out fields; geometry.
 std::vector<Case> wide_cases() {
   std::vector<Case> all(6);
   all[0].in_fields = 40, all[0].out_fields = 24;
   all[1].in_fields = 32, all[1].out_fields = 40, all[1].relu = true;
   all[2].in_fields = 64, all[2].out_fields = 32, all[2].stride = 2, all[2].padding = 2, all[2].dilation = 2;
-  all[3].in_fields = 24, all[3].out_fields = 32, all[3].groups = 2, all[3].adjoint = true, all[3].padding = 0;
+  all[3].in_fields = 72, all[3].out_fields = 32, all[3].groups = 2, all[3].adjoint = true, all[3].padding = 0;
   all[4].in_fields = 8, all[4].out_fields = 40, all[4].size = 5, all[4].height = 4;
   all[5].in_fields = 64, all[5].out_fields = 72, all[5].size = 1, all[5].padding = 0, all[5].batch = 5;
   for (Case& c : all) c.wide = true;
