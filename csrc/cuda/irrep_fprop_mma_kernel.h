@@ -7,8 +7,10 @@
 #include <algorithm>
 
 #include "irrep_fprop_mma.h"
+#include "irrep_fprop_staged_kernel.h"
 #include "irrep_fprop_steps.h"
 #include "irrep_fprop_tile.h"
+#include "mma_filter.h"
 #include "mma_pixels.h"
 #include "tap_reads.h"
 
@@ -19,39 +21,14 @@ namespace {
 // but for relaxed weights on the output, for which the sums are kept twice.
 enum class Form { Plain, Any, RelaxedOutput };
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps, kStages = 4;
-
-// [plane][field][out field], Width numbers at once, cut to `fields` and `columns`.
-template <int Width, int Planes, int TileColumns, int Pitch, typename T>
-__device__ __forceinline__ void copy_filter(const Problem<T>& p, const T* from, int fields, int columns, T* to) {
-  constexpr int kFields = Operand<T>::kFields, kChunks = TileColumns / Width, kRows = kThreads / kChunks;
-  const unsigned first = threadIdx.x / kChunks, column = threadIdx.x % kChunks * Width;
-#pragma unroll
-  for (unsigned i = 0; i < Planes * kFields; i += kRows) {
-    const unsigned row = i + first, field = row % kFields;
-    if (kRows > Planes * kFields && row >= Planes * kFields) break;
-    const bool valid = static_cast<int>(field) < fields && static_cast<int>(column) < columns;
-    const T* source = from + int64_t{static_cast<int>(row / kFields * p.in_fields + field)} * p.out_fields + column;
-    T* target = to + (row - field + Operand<T>::place(field)) * Pitch + column;
-    if constexpr (Width * sizeof(T) == 16)
-      cp_async_16(target, source, valid);
-    else if constexpr (Width * sizeof(T) == 4)
-      cp_async_4(target, source, valid);
-    else
-      *target = valid ? *source : narrow<T>(0);
-  }
-}
+constexpr int kStages = 4;
 
 template <typename T, typename Group, int MT, int NT, Form kForm>
 struct Tile {
-  static constexpr int order = Group::table.order, kFields = Operand<T>::kFields, kColumns = 8 * NT,
-                       kPitch = 8 * (NT | 1);  // an odd number of units, against bank conflicts
-  using Filter = T[order][kFields][kPitch];
+  static constexpr int order = Group::table.order, kColumns = 8 * NT, kPixels = kWarps * MT * 16;
   using X = uint32_t[order][MT][4];
   using Sums = float[order][MT][NT][4];
-  using Walk = Steps<T, Group, kFields, false>;
-
-  static constexpr int kPixels = kWarps * MT * 16;
+  using Walk = typename MmaFilter<T, Group, NT>::Walk;
 
   const Problem<T>& p;
   const Place& place;
@@ -59,41 +36,6 @@ struct Tile {
 
   __device__ Tile(const Problem<T>& p, const Place& place)
       : p(p), place(place), reads(p, place, lane_field(), [](int i) { return MmaPixels<T, MT>::index(i / 2, i % 2); }) {
-  }
-
-  __device__ void copy(const Walk& step, Filter& to) const {
-    const int64_t planes = ((int64_t{step.bank} * p.groups + place.block) * p.orbits + step.orbit) * order;
-    const T* from = p.transformed + (planes * p.in_fields + step.field) * p.out_fields + place.first_out;
-    const int fields = p.in_fields - step.field, columns = p.out_fields - place.first_out;
-    constexpr int kMost = 16 / sizeof(T), kWord = 4 / sizeof(T);
-    if (p.filter_width == kMost)
-      copy_filter<kMost, order, kColumns, kPitch>(p, from, fields, columns, &to[0][0][0]);
-    else if (p.filter_width == kWord)
-      copy_filter<kWord, order, kColumns, kPitch>(p, from, fields, columns, &to[0][0][0]);
-    else if constexpr (kWord > 1)
-      copy_filter<1, order, kColumns, kPitch>(p, from, fields, columns, &to[0][0][0]);
-  }
-
-  __device__ int columns() const { return min(kColumns, p.out_fields - place.first_out); }
-
-  // The same of ψ in shared memory.
-  __device__ void transform_filter(const Walk& step, const T* weight, Filter& to) const {
-    int positions[order];
-    for_each_index<order>([&](auto g) {
-      constexpr Matrix matrix = Group::group.matrices[g];
-      constexpr int inverse = Group::group.inverse[g];
-      positions[g] =
-          p.weight.pair.position(g, inverse, moved_tap(matrix, step.tap_number(), p.size), step.tap_number());
-    });
-    for (int i = threadIdx.x; i < kFields * kColumns; i += kThreads) {
-      const int field = i / kColumns, in = step.field + field, column = i % kColumns;
-      T planes[order] = {};
-      if (in < p.in_fields && column < columns())
-        transform_weight<Group>(
-            p.weight.fetched(weight, step.bank, in, column, columns()), p.lifting, [&](auto g) { return positions[g]; },
-            planes);
-      for_each_index<order>([&](auto plane) { to[plane][Operand<T>::place(field)][column] = planes[plane]; });
-    }
   }
 
   __device__ void load(const Walk& step, X& x) {
@@ -108,23 +50,8 @@ struct Tile {
           load_any(g, step, p.mask_offset, activated);
           MmaPixels<T, MT>::mask(activated, x[g]);
         }
-        if (p.relax_input) scale(widen(p.relaxed_weight[int64_t{step.bank} * order + g]), x[g]);
+        if (p.relax_input) scale<T>(widen(p.relaxed_weight[int64_t{step.bank} * order + g]), x[g]);
         __syncwarp();  // so that the loads of all planes at once do not take all registers
-      }
-    });
-  }
-
-  __device__ void multiply(const X& x, const Filter& filter, Sums& sums) const {
-    uint32_t b[order][NT][2];
-    for_each_product<Group>([&](auto y, auto from, auto w, auto negated) {
-      if constexpr (is_first_of_filter({y, from, w, negated})) load_filter(filter[w], b[w]);
-#pragma unroll
-      for (int m = 0; m < MT; ++m) {
-        uint32_t a[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = x[from][m][i] ^ (negated ? Operand<T>::kSigns : 0);
-#pragma unroll
-        for (int n = 0; n < NT; ++n) Operand<T>::multiply(sums[y][m][n], a, b[w][n]);
       }
     });
   }
@@ -155,37 +82,6 @@ struct Tile {
     else
       load<1>(g, step, beside, x);
   }
-
-  // Whether no product before has the same plane of Ψ̂.
-  static constexpr bool is_first_of_filter(Product product) {
-    for (const Product& term : products<Group>())
-      if (term.w == product.w) return term.y == product.y && term.x == product.x;
-    return false;
-  }
-
-  __device__ static void load_filter(const T (&plane)[kFields][kPitch], uint32_t (&b)[NT][2]) {
-    const int lane = threadIdx.x % 32;
-    if constexpr (sizeof(T) == 4) {
-#pragma unroll
-      for (int i = 0; i < 2 * NT; ++i) b[i / 2][i % 2] = tf32(plane[i % 2 * 4 + lane % 4][i / 2 * 8 + lane / 4]);
-    } else if constexpr (NT == 1) {
-      ldmatrix_x2_trans(b[0], plane[lane % 16]);
-    } else {
-#pragma unroll
-      for (int pair = 0; pair < NT / 2; ++pair) {
-        uint32_t both[4];
-        ldmatrix_x4_trans(both, plane[lane % 16] + (2 * pair + lane / 16) * 8);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) b[2 * pair + i / 2][i % 2] = both[i];
-      }
-    }
-  }
-
-  __device__ static void scale(float w, uint32_t (&x)[MT][4]) {
-#pragma unroll
-    for (int i = 0; i < 4 * MT; ++i)
-      x[i / 4][i % 4] = for_each_number<T>([w](float value) { return product(w, value); }, x[i / 4][i % 4]);
-  }
 };
 
 // Of a multiprocessor at once; a third where the registers suffice.
@@ -197,18 +93,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
     irrep_fprop_mma_kernel(const __grid_constant__ Problem<T> p) {
   using Tile = Tile<T, Group, MT, NT, kForm>;
   DYN_SHARED(shared);
-  auto* filter = reinterpret_cast<typename Tile::Filter*>(shared);  // of each stage
-  T* weight = reinterpret_cast<T*>(filter + kStages);               // where the block transforms it itself
+  auto* filters = reinterpret_cast<typename MmaFilter<T, Group, NT>::Filter*>(shared);  // of each stage
+  T* weight = reinterpret_cast<T*>(filters + kStages);  // where the block transforms it itself
 
   const Place place(p, blockIdx.x, Tile::kPixels, Tile::kColumns);
   if (place.first_image >= p.batch) return;
 
   Tile tile(p, place);
-  if (p.weight.numbers) {
-    p.weight.fetch(place.block, place.first_out, tile.columns(), weight);
-    cp_async_wait<0>();
-    __syncthreads();
-  }
+  const MmaFilter<T, Group, NT> filter(p, place);
+  if (p.weight.numbers) filter.fetch(weight);
   typename Tile::Sums sums = {}, total = {};
   typename Tile::X x = {};
   typename Tile::Walk copied(p, place), read(p, place);
@@ -217,31 +110,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, Group, NT>)
       const int bank = read.bank;
       const bool more = read.next();
       if (kForm == Form::RelaxedOutput && step > 0 && read.bank != bank) {
-        transform_back<Group>(sums);
-#pragma unroll
-        for (int u = 0; u < Tile::order; ++u) {
-          const float w = widen(p.relaxed_weight[int64_t{bank} * Tile::order + u]);
-#pragma unroll
-          for (int i = 0; i < 4 * MT * NT; ++i) {
-            float& sum = sums[u][i / 4 / NT][i / 4 % NT][i % 4];
-            total[u][i / 4 / NT][i / 4 % NT][i % 4] += w * sum;
-            sum = 0;
-          }
-        }
+        add_bank<Group>(p.relaxed_weight + int64_t{bank} * Tile::order, sums, total);
       }
       if (!more) break;
       tile.load(read, x);
       cp_async_wait<kStages - 2>();
       __syncthreads();  // this step's filter has come for all, and all are through with that of the step before
     }
-    if (copied.next()) {
-      auto& to = filter[(step + kStages - 1) % kStages];
-      p.weight.numbers ? tile.transform_filter(copied, weight, to) : tile.copy(copied, to);
-    }
+    if (copied.next()) filter.make(copied, weight, filters[(step + kStages - 1) % kStages]);
     cp_async_commit();
     if (step < 0) continue;
     transform_tiles<T, Group>(x);
-    tile.multiply(x, filter[step % kStages], sums);
+    filter.multiply(x, filters[step % kStages], sums);
   }
   // Found again, so that no registers hold it through the loop.
   const Place end(p, block_index(), Tile::kPixels, Tile::kColumns);
@@ -258,7 +138,7 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
   using Tile = Tile<T, Group, MT, NT, kForm>;
   const unsigned blocks = count_blocks(p, Tile::kPixels, Tile::kColumns);
   if (!blocks) return cudaErrorNotSupported;
-  constexpr int kFilterBytes = kStages * sizeof(typename Tile::Filter);
+  constexpr int kFilterBytes = kStages * sizeof(typename MmaFilter<T, Group, NT>::Filter);
   static_assert(kFilterBytes <= kUnaskedSharedBytes && kFilterBytes + kMostWeightBytes <= kMostSharedBytes);
   const auto kernel = irrep_fprop_mma_kernel<T, Group, MT, NT, kForm>;
   const int shared_bytes = kFilterBytes + static_cast<int>(p.weight.shared_bytes(Tile::kColumns));
@@ -274,6 +154,12 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
 template <typename T, typename Group>
 cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
   constexpr int order = Group::table.order, kRows = order == 8 ? 1 : 2;
+  if constexpr (order == 4 && sizeof(T) == 2) {  // by arithmetic, not measured; of 8 elements less is gained
+    const cudaError_t error = p.relaxed_weight && !p.relax_input ? launch_staged<T, Group, 2, 1, true>(p, stream)
+                              : p.out_fields <= 8                ? launch_staged<T, Group, 2, 1, false>(p, stream)
+                                                                 : launch_staged<T, Group, 2, 2, false>(p, stream);
+    if (error != cudaErrorNotSupported) return error;
+  }
   // Of four, these would spill registers.
   constexpr int kMost = std::is_same_v<Group, GroupD2> || (order >= 4 && sizeof(T) == 4) ? 2 : 4;
   if (p.relaxed_weight && !p.relax_input) return launch_tiles<T, Group, kRows, 1, Form::RelaxedOutput>(p, stream);

@@ -79,14 +79,23 @@ struct Tap {
   int row, column;
 };
 
+// Row and column of a moved tap are two of its row, the row from the other end, its column, the column from the other end.
+constexpr int row_source(Matrix g) { return g.rr ? g.rr < 0 : 2 + (g.rc < 0); }
+constexpr int column_source(Matrix g) { return g.cr ? g.cr < 0 : 2 + (g.cc < 0); }
+
+template <typename Group, int G>
+__device__ __forceinline__ Tap moved(Tap tap, int size) {
+  const int sources[4] = {tap.row, size - 1 - tap.row, tap.column, size - 1 - tap.column};
+  return {sources[row_source(Group::group.matrices[G])], sources[column_source(Group::group.matrices[G])]};
+}
+
 // first_read of a convolution without a spread (kAllTaps), or of any.
 template <bool kAllTaps>
 __device__ __forceinline__ int first_read(const Line& line, int phase, int tap) {
   return kAllTaps ? line.dilation * tap - line.padding : line.first_read(phase, tap);
 }
 
-// first_read in both directions for the tap and its images under the group: (row, column) of the moved tap is one of
-// these rows and one of these columns.
+// first_read in both directions for the tap and its images under the group.
 template <bool kAllTaps>
 struct Reads {
   int rows[4], columns[4];
@@ -101,13 +110,11 @@ struct Reads {
   }
   template <typename Group, int G>
   __device__ int row() const {
-    constexpr Matrix g = Group::group.matrices[G];
-    return rows[g.rr ? g.rr < 0 : 2 + (g.rc < 0)];
+    return rows[row_source(Group::group.matrices[G])];
   }
   template <typename Group, int G>
   __device__ int column() const {
-    constexpr Matrix g = Group::group.matrices[G];
-    return columns[g.cr ? g.cr < 0 : 2 + (g.cc < 0)];
+    return columns[column_source(Group::group.matrices[G])];
   }
 };
 

@@ -9,6 +9,14 @@
 namespace gconv::cuda {
 namespace {
 
+// w · x, rounded once.
+template <typename T, int MT>
+__device__ __forceinline__ void scale(float w, uint32_t (&x)[MT][4]) {
+#pragma unroll
+  for (int i = 0; i < 4 * MT; ++i)
+    x[i / 4][i % 4] = for_each_number<T>([w](float value) { return product(w, value); }, x[i / 4][i % 4]);
+}
+
 // In place: the |P| tiles of x, each in the registers of MT of mma's A operands -> their planes.
 template <typename T, typename Group, int MT>
 __device__ __forceinline__ void transform_tiles(uint32_t (&x)[Group::table.order][MT][4]) {
@@ -39,6 +47,23 @@ __device__ __forceinline__ void transform_back(float (&sums)[Group::table.order]
     inverse_fourier<Group>(f);
 #pragma unroll
     for (int g = 0; g < order; ++g) sums[g][m][n][at] = f[g];
+  }
+}
+
+// total += w · y of the bank whose planes of ŷ the sums are, which begin anew.
+template <typename Group, typename T, int MT, int NT>
+__device__ __forceinline__ void add_bank(const T* weights, float (&sums)[Group::table.order][MT][NT][4],
+                                         float (&total)[Group::table.order][MT][NT][4]) {
+  transform_back<Group>(sums);
+#pragma unroll
+  for (int u = 0; u < Group::table.order; ++u) {
+    const float w = widen(weights[u]);
+#pragma unroll
+    for (int i = 0; i < 4 * MT * NT; ++i) {
+      float& sum = sums[u][i / 4 / NT][i / 4 % NT][i % 4];
+      total[u][i / 4 / NT][i / 4 % NT][i % 4] += w * sum;
+      sum = 0;
+    }
   }
 }
 

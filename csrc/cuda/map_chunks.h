@@ -4,21 +4,10 @@
 #include <cstring>
 
 #include "../conv_shape.h"
+#include "divisor.h"
 #include "scalar_types.h"
 
 namespace gconv::cuda {
-
-// n / divisor for 0 <= n < 2^31, of a divisor up to 2^30, without a division.
-struct Divisor {
-  explicit Divisor(int64_t divisor) : value(static_cast<int>(divisor)) {
-    while (int64_t{1} << (shift - 31) < divisor) ++shift;
-    factor = static_cast<uint32_t>(((uint64_t{1} << shift) + divisor - 1) / divisor);
-  }
-  __device__ int quotient(int n) const { return static_cast<int>(factor * static_cast<uint64_t>(n) >> shift); }
-
-  int value, shift = 31;
-  uint32_t factor;
-};
 
 template <typename T>
 constexpr int kChunk = 16 / sizeof(T);  // numbers in a uint4

@@ -2,6 +2,8 @@
 // some of the products.
 #pragma once
 
+#include <type_traits>
+
 #include "irrep_fprop_steps.h"
 
 namespace gconv::cuda {
@@ -39,8 +41,12 @@ struct TapReads {
     for_each_index<order>([&](auto g) {
       constexpr int element = g;
       const int row = reads.template row<Group, element>(), column = reads.template column<Group, element>();
-      offset[g] = static_cast<Offset>(p.x_strides.element) * element + static_cast<Offset>(p.x_strides.row) * row +
-                  static_cast<Offset>(p.x_strides.column) * column;
+      // Without a sign: what nobody reads may overflow.
+      using Unsigned = std::make_unsigned_t<Offset>;
+      const MapStrides& strides = p.x_strides;
+      offset[g] = static_cast<Offset>(static_cast<Unsigned>(strides.element) * element +
+                                      static_cast<Unsigned>(strides.row) * static_cast<Unsigned>(row) +
+                                      static_cast<Unsigned>(strides.column) * static_cast<Unsigned>(column));
 #pragma unroll
       for (int i = 0; i < Pixels; ++i)
         if (static_cast<unsigned>(row_at[i] + row) < static_cast<unsigned>(p.rows.in) &&

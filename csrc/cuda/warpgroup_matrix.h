@@ -29,7 +29,7 @@ struct SwizzledRows {
   // Of the rows that start there.
   __device__ static uint64_t descriptor(const void* rows) {
     constexpr uint64_t kMode = Columns == 64 ? 1 : 2;  // swizzling by 128 bytes, or by 64
-    return shared_address(rows) >> 4 | uint64_t{kEightRowsBytes >> 4} << 32 | kMode << 62;
+    return (shared_address(rows) & 0x3ffff) >> 4 | uint64_t{kEightRowsBytes >> 4} << 32 | kMode << 62;
   }
 };
 

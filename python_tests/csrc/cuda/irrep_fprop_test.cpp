@@ -232,6 +232,7 @@ std::vector<Case> cases() {
   add([](Case& c) { c.size = 2, c.stride = 2, c.in_fields = 8, c.height = 8, c.width = 9; });
   add([](Case& c) { c.stride = 3, c.padding = 2, c.dilation = 2, c.height = 9, c.width = 12, c.format = Case::Rows; });
   add([](Case& c) { c.size = 5, c.padding = 2, c.batch = 6; });  // more pixels than a block has
+  add([](Case& c) { c.in_fields = 7, c.out_fields = 12, c.height = 2, c.width = 140; });  // a tile within a row
   // The adjoint, with the spread of a stride 1, 2 and 3.
   add([](Case& c) { c.adjoint = true, c.in_fields = 8, c.out_fields = 4, c.activated = true; });
   add([](Case& c) { c.adjoint = true, c.in_fields = 4, c.out_fields = 12, c.spread = 2; });
