@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 
 #include "../conv_shape.h"
 #include "device.h"
@@ -11,6 +12,15 @@ namespace gconv::cuda {
 namespace {
 
 constexpr int kNowhere = -(1 << 30);  // a pixel left of every map
+
+// Whether coordinates fit into the 32 bits that kernels have for them.
+inline bool coordinates_fit(const ConvShape& s) {
+  for (const Axis& axis : {s.rows, s.columns})
+    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
+                  axis.spread}) > -kNowhere / 2)
+      return false;
+  return true;
+}
 
 // Axis for the device.
 struct Line {

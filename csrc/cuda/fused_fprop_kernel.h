@@ -67,14 +67,5 @@ cudaError_t launch_fused_fprop(Problem<T> p, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-// Whether coordinates fit into 32 bits.
-inline bool fits(const ConvShape& s) {
-  for (const Axis& axis : {s.rows, s.columns})
-    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
-                  axis.spread}) > -kNowhere / 2)
-      return false;
-  return true;
-}
-
 }  // namespace
 }  // namespace gconv::cuda

@@ -110,7 +110,7 @@ cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
 
 template <typename T>
 cudaError_t fused_fprop_mma(const FusedFpropParams& params, cudaStream_t stream) {
-  if (!fits(params.shape)) return cudaErrorNotSupported;
+  if (!coordinates_fit(params.shape)) return cudaErrorNotSupported;
   Problem<T> p(params);
   constexpr int most = Operand<T>::kNeighbours;
   p.x_width = map_width<T>(params.x, params.x_strides, p.in_fields, most);

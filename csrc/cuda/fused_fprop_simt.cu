@@ -130,7 +130,7 @@ struct SimtTile {
 
 template <typename T>
 cudaError_t launch(const FusedFpropParams& params, cudaStream_t stream) {
-  if (!fits(params.shape)) return cudaErrorNotSupported;
+  if (!coordinates_fit(params.shape)) return cudaErrorNotSupported;
   Problem<T> p(params);
   p.x_width = map_width<T>(params.x, params.x_strides, p.in_fields, 4) == 4 ? 4 : 1;
   if (params.x_activated && map_width<T>(params.x_activated, params.x_strides, p.in_fields, 4) < 4) p.x_width = 1;

@@ -24,15 +24,6 @@ inline bool offsets_fit(const IrrepFpropParams& params) {
          INT32_MAX;
 }
 
-// Coordinates are 32-bit numbers in the kernels.
-inline bool coordinates_fit(const ConvShape& s) {
-  for (const Axis& axis : {s.rows, s.columns})
-    if (std::max({axis.in, axis.out * axis.stride, std::abs(axis.padding), axis.padding + axis.dilation * s.size,
-                  axis.spread}) > -kNowhere / 2)
-      return false;
-  return true;
-}
-
 template <typename T>
 struct Problem {
   Problem(const IrrepFpropParams& params, const void* transformed_weight)
