@@ -4,6 +4,8 @@
 // irrep_fprop_mma_kernel.
 #pragma once
 
+#include <algorithm>
+
 #include "divisor.h"
 #include "irrep_fprop_tile.h"
 #include "mma_filter.h"
@@ -16,16 +18,6 @@ namespace {
 struct Staging {
   Divisor rows, columns;  // of an image
   int pixels;             // room for so many of each element
-
-  template <typename T>
-  static Staging of(const Problem<T>& p, int tile_pixels) {
-    // Of consecutive pixels, as many rows as they can touch, and what lies between images that they cross into.
-    const int64_t columns = p.columns.out, image = columns * p.rows.out;
-    const int64_t crossed = std::min<int64_t>(p.batch - 1, (tile_pixels - 2) / image + 1);
-    const int64_t rows = (tile_pixels - 2) / columns + 2 + (p.size - 1) * (1 + crossed);
-    return {Divisor(p.rows.out + p.size - 1), Divisor(columns + p.size - 1),
-            static_cast<int>(rows * (columns + p.size - 1))};
-  }
 };
 
 // [element][pixel][two chunks of eight numbers], which change places so that eight neighbouring pixels meet no bank twice.
@@ -147,25 +139,33 @@ __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-// Bytes of shared memory; 0: the layer is none for this kernel.
-template <typename T, typename Group, int MT, int NT>
-int64_t staged_bytes(const Problem<T>& p, const Staging& staging) {
-  const auto is_simple = [](const Line& line) { return line.stride == 1 && line.dilation == 1 && line.spread == 1; };
+// How many pixels a tile can need: of consecutive ones, as many rows as they can touch, and what lies between images that
+// they cross into. 0: the kernel does not know such layers.
+template <typename T>
+int64_t staged_pixels(const Problem<T>& p, int tile_pixels) {
+  const auto is_simple = [](const Line& line) {
+    return line.stride == 1 && line.dilation == 1 && line.spread == 1 && line.out > 0;
+  };
   if (p.lifting || p.in_fields > 16 || p.out_fields > 16 || !is_simple(p.rows) || !is_simple(p.columns)) return 0;
-  const int64_t filters = int64_t{p.banks} * p.size * p.size * sizeof(typename MmaFilter<T, Group, NT>::Filter);
-  const int64_t bytes =
-      filters + int64_t{Group::table.order} * staging.pixels * 2 * sizeof(uint4) + p.weight.shared_bytes(8 * NT);
-  return bytes <= kMostSharedBytes ? bytes : 0;
+  const int64_t columns = p.columns.out, image = columns * p.rows.out;
+  const int64_t crossed = std::min<int64_t>(p.batch - 1, (tile_pixels - 2) / image + 1);
+  const int64_t rows = (tile_pixels - 2) / columns + 2 + (p.size - 1) * (1 + crossed);
+  return rows * (columns + p.size - 1);
 }
 
 // cudaErrorNotSupported: the layer is none for this kernel.
 template <typename T, typename Group, int MT, int NT, bool RelaxOutput>
 cudaError_t launch_staged(Problem<T> p, cudaStream_t stream) {
   constexpr int kPixels = kWarps * MT * 16;
+  const int64_t pixels = staged_pixels(p, kPixels);
+  if (!pixels) return cudaErrorNotSupported;
+  const int64_t filter_bytes = int64_t{p.banks} * p.size * p.size * sizeof(typename MmaFilter<T, Group, NT>::Filter);
+  const int64_t tile_bytes = Group::table.order * pixels * 2 * static_cast<int64_t>(sizeof(uint4));
+  const int64_t bytes = filter_bytes + tile_bytes + p.weight.shared_bytes(8 * NT);
   const unsigned blocks = count_blocks(p, kPixels, 8 * NT);
-  const Staging staging = Staging::of(p, kPixels);
-  const int64_t bytes = staged_bytes<T, Group, MT, NT>(p, staging);
-  if (!blocks || !bytes) return cudaErrorNotSupported;
+  if (bytes > kMostSharedBytes || !blocks) return cudaErrorNotSupported;
+  const Staging staging{Divisor(p.rows.out + p.size - 1), Divisor(p.columns.out + p.size - 1),
+                        static_cast<int>(pixels)};
   const auto kernel = irrep_fprop_staged_kernel<T, Group, MT, NT, RelaxOutput>;
   if (bytes > kUnaskedSharedBytes)
     if (const cudaError_t error =
