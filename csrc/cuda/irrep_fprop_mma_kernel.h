@@ -4,15 +4,13 @@
 // there and written. Included by one file for each type, to be compiled at the same time.
 #pragma once
 
-#include <algorithm>
-
 #include "irrep_fprop_mma.h"
+#include "irrep_fprop_mma_filter.h"
 #include "irrep_fprop_staged_kernel.h"
 #include "irrep_fprop_steps.h"
+#include "irrep_fprop_tap_reads.h"
 #include "irrep_fprop_tile.h"
-#include "mma_filter.h"
 #include "mma_pixels.h"
-#include "tap_reads.h"
 
 namespace gconv::cuda {
 namespace {

@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "divisor.h"
+#include "irrep_fprop_mma_filter.h"
 #include "irrep_fprop_tile.h"
-#include "mma_filter.h"
 #include "mma_pixels.h"
 
 namespace gconv::cuda {

@@ -6,10 +6,10 @@
 
 #include <cstring>
 
+#include "irrep_fprop_tap_reads.h"
 #include "irrep_fprop_tile.h"
 #include "irrep_fprop_wgmma.h"
 #include "mma_pixels.h"
-#include "tap_reads.h"
 #include "warpgroup_matrix.h"
 
 namespace gconv::cuda {
