@@ -36,16 +36,22 @@ def main(device="cuda"):
             for group in (PointGroup("C4"), PointGroup("D4")):
                 for kind in KINDS:
                     run(algorithm, kind, group, dtype, there)
+    if ops.is_compiled("irrep_fprop", there):  # Hopper GPUs have a kernel of their own for these
+        run("irrep", "group", PointGroup("C4"), torch.bfloat16, there, in_fields=32, out_fields=40)
+        run("irrep", "group", PointGroup("D4"), torch.bfloat16, there, in_fields=32, out_fields=24)
     every = {name for name, where in ops._compiled if where == there.type}
     print(f"ran: {', '.join(sorted(Seen.names))}")
     if not every or every - Seen.names:
         sys.exit(f"compiled for {device}, but not run: {', '.join(sorted(every - Seen.names)) or 'there is none'}")
 
 
-def run(algorithm, kind, group, dtype, device):
+def run(algorithm, kind, group, dtype, device, *, in_fields=5, out_fields=6):
     """One call without gradients, one with those of all arguments, and the transform of the weights alone."""
-    made = cases.make(kind, group, in_fields=5, out_fields=6, size=(9, 10), dtype=dtype)
-    inputs = [tensor.to(device).requires_grad_() for tensor in made]
+    made = cases.make(kind, group, in_fields=in_fields, out_fields=out_fields, size=(9, 10), dtype=dtype)
+    inputs = [tensor.to(device) for tensor in made]
+    if in_fields % 8 == 0:
+        inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last_3d)
+    inputs = [tensor.requires_grad_() for tensor in inputs]
     if algorithms.support(algorithm, inputs[1]).why_not:
         return
     with torch.no_grad(), Seen():
