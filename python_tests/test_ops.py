@@ -102,6 +102,12 @@ def test_the_fused_ops_have_fakes_on_every_device(kind, group):
     assert not ops.is_compiled("fused_fprop", torch.device("cpu"))
 
 
+@pytest.mark.skipif(ops.is_compiled("irrep_fprop", torch.device("cuda")), reason="the CUDA kernels were built")
+def test_without_wgmma_needs_the_cuda_kernels():
+    with pytest.raises(RuntimeError, match="wgmma belongs to the CUDA kernels, which are missing: not built: "), ops.without_wgmma():
+        pass
+
+
 def test_the_short_way_to_irrep_fprop_is_the_op(group):
     """What it computes, what a profiler sees of it, and what it refuses."""
     x, weight, bias = cases.make("group", group, dtype=torch.float32, size=(6, 5), groups=2, in_fields=4, out_fields=6)
