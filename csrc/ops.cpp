@@ -9,7 +9,7 @@
 #include "window_sum.h"
 #ifdef GCONV_CUDA
 #include "cuda/binding.h"
-#include "cuda/irrep.h"
+#include "cuda/wgmma_choice.h"
 #endif
 
 TORCH_LIBRARY(gconv_ext, m) {

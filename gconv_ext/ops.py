@@ -85,7 +85,7 @@ def is_compiled(name: str, device: torch.device) -> bool:
 @contextlib.contextmanager
 def without_wgmma() -> Iterator[None]:
     """Inside, "irrep" in bfloat16 and float16 multiplies with mma.sync on Hopper GPUs as on all others, in every thread: to
-    compare it with wgmma (csrc/cuda/irrep_fprop_wgmma.h).
+    compare it with wgmma (csrc/cuda/wgmma_choice.h).
 
     Raises:
         RuntimeError: the CUDA kernels were not built.

@@ -58,7 +58,7 @@ def run(algorithm, kind, group, dtype, device, *, in_fields=5, out_fields=6):
         cases.call(kind, inputs, group, algorithm=algorithm, padding=1)
     with Seen():
         y = cases.call(kind, inputs, group, algorithm=algorithm, padding=1)
-        torch.autograd.grad(y.sum(), inputs)
+        torch.autograd.grad(y, inputs, torch.ones_like(y))
         if ops.is_compiled(f"{algorithm}_transform_weight", device):
             relaxed_weight = inputs[2] if "relaxed" in kind else None
             ops.transform_weight(algorithm, inputs[1], relaxed_weight, group.name, cases.relax_on(kind), 1)

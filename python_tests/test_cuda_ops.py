@@ -1,5 +1,7 @@
 """The ops on a GPU against the same ops on the CPU."""
 
+import math
+
 import cases
 import pytest
 import torch
@@ -183,6 +185,33 @@ def test_irrep_with_and_without_wgmma(group, fields, dtype):
     for g in range(1, group.order):
         moved = transform_feature_map(there, group, g).contiguous(memory_format=torch.channels_last_3d)
         assert torch.equal(run(moved), transform_feature_map(y, group, g))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fields", [(64, 64), (40, 24), (36, 72)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_irrep_wgrad_of_wide_layers(group, fields, masked, dtype):
+    """Of C4 and D4 in channels_last_3d X̂ stays in registers, with and without wgmma."""
+    x, _, _ = cases.make("group", group, in_fields=fields[0], out_fields=8, size=(17, 19), batch=3, dtype=dtype)
+    dy = torch.randn(3, fields[1], group.order, 9, 10, dtype=dtype)
+    activated = torch.randn_like(dy) if masked else None
+    options = (group.name, "output", 3, [2, 2], [1, 1], [1, 1], 1)
+
+    def there(tensor):
+        return None if tensor is None else tensor.to(DEVICE, memory_format=torch.channels_last_3d)
+
+    def run():
+        return ops.wgrad("irrep", there(x), there(dy), None, there(activated), *options)
+
+    expected = ops.wgrad("irrep", x.double(), dy.double(), None, activated.double() if masked else None, *options)
+    gradient = run()
+    with ops.without_wgmma():
+        other = run()
+    assert torch.equal(run(), gradient)
+    # What rounding the two operands of a product and the result can change.
+    tolerance = (1 + math.log2(group.order) + 1) * TOLERANCES[dtype]
+    for result in (gradient, other):
+        assert (result.cpu().double() - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_the_current_stream_is_used():

@@ -7,6 +7,7 @@
 
 #include "../conv_shape.h"
 #include "device.h"
+#include "map_layout.h"
 
 namespace gconv::cuda {
 namespace {
@@ -86,25 +87,10 @@ struct Place {
   }
 };
 
-// The largest power of two up to `most` that divides it.
-inline int64_t widest(int64_t numbers, int64_t most) {
-  while (numbers % most) most /= 2;
-  return most;
-}
-
 // In numbers; the maps need not be parts of one.
 template <typename T>
 int64_t offset_between(const void* map, const void* other) {
   return (reinterpret_cast<intptr_t>(other) - reinterpret_cast<intptr_t>(map)) / static_cast<intptr_t>(sizeof(T));
-}
-
-// How many neighbouring fields can be read or written at once.
-template <typename T>
-int map_width(const void* map, const MapStrides& strides, int64_t fields, int64_t most) {
-  if (strides.field != 1) return 1;
-  const int64_t address = reinterpret_cast<uintptr_t>(map) / sizeof(T);
-  return static_cast<int>(
-      widest(address | fields | strides.batch | strides.element | strides.row | strides.column, most));
 }
 
 }  // namespace

@@ -55,4 +55,12 @@ __device__ __forceinline__ void for_each_product(Function&& function) {
   });
 }
 
+// Of the products with one plane of ŷ: function(Index<x>(), Index<w>(), std::bool_constant<negated>()).
+template <typename Group, int Y, typename Function>
+__device__ __forceinline__ void for_each_product_of_y(Function&& function) {
+  for_each_product<Group>([&](auto y, auto x, auto w, auto negated) {
+    if constexpr (decltype(y)::value == Y) function(x, w, negated);
+  });
+}
+
 }  // namespace gconv::cuda

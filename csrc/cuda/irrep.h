@@ -37,10 +37,6 @@ struct IrrepFpropParams {
 int64_t irrep_fprop_workspace(const IrrepFpropParams& params);
 cudaError_t irrep_fprop(const IrrepFpropParams& params, cudaStream_t stream);
 
-// Whether irrep_fprop takes Hopper's wgmma for layers in which it should pay, as at first, or mma.sync for all: to compare
-// the two. Returns what it was before.
-bool allow_wgmma(bool allowed);
-
 // Ψ̂ [L, groups, orbit, plane, in field, out field], rounded once to the type; an orbit is a tap, or, of a lifting
 // convolution, an orbit of taps. Of params it takes what ψ is, not where it is applied.
 int64_t irrep_transformed_numbers(const IrrepFpropParams& params);

@@ -1,9 +1,8 @@
-#include <atomic>
-
 #include "irrep_fprop_mma.h"
 #include "irrep_fprop_simt.h"
 #include "irrep_fprop_wgmma.h"
 #include "irrep_weight.h"
+#include "wgmma_choice.h"
 
 namespace gconv::cuda {
 namespace {
@@ -74,13 +73,10 @@ bool is_small(const IrrepFpropParams& p) {
 
 bool transforms_in_blocks(const IrrepFpropParams& p) { return !p.transformed_weight && is_small(p); }
 
-std::atomic<bool> wgmma_allowed{true};
-
 // By arithmetic, not measured: 16 output fields or fewer would leave half of wgmma's columns empty. Small layers are left
 // out even if their transformed weights are there already, for the bits of the result must not tell.
 bool takes_wgmma(const IrrepFpropParams& p, const void* transformed) {
-  return wgmma_allowed && p.shape.out_fields > 16 && !is_small(p) && has_wgmma() &&
-         irrep_fprop_wgmma_takes(p, transformed);
+  return p.shape.out_fields > 16 && !is_small(p) && wgmma_allowed() && irrep_fprop_wgmma_takes(p, transformed);
 }
 
 template <typename T>
@@ -90,8 +86,6 @@ cudaError_t irrep_fprop_16bit(const IrrepFpropParams& p, const void* transformed
 }
 
 }  // namespace
-
-bool allow_wgmma(bool allowed) { return wgmma_allowed.exchange(allowed); }
 
 int64_t irrep_transformed_numbers(const IrrepFpropParams& p) {
   return p.banks * p.shape.groups * orbit_count(p.shape) * p.shape.order() * p.shape.in_fields * p.shape.out_fields;

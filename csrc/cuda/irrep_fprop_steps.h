@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "conv_place.h"
 #include "fourier.h"
@@ -13,16 +12,6 @@
 
 namespace gconv::cuda {
 namespace {
-
-// Whether offsets within an image are 32-bit numbers.
-inline bool offsets_fit(const IrrepFpropParams& params) {
-  const ConvShape& s = params.shape;
-  const auto reach = [&](const Axis& axis) { return std::abs(axis.padding) + axis.dilation * s.size; };
-  const MapStrides& strides = params.x_strides;
-  return 1. * s.order() * strides.element + 1. * reach(s.rows) * strides.row + 1. * reach(s.columns) * strides.column +
-             1. * s.groups * s.in_fields * strides.field <=
-         INT32_MAX;
-}
 
 template <typename T>
 struct Problem {
@@ -59,7 +48,8 @@ struct Problem {
       x_width =
           std::min(x_width, map_width<T>(params.x_activated, params.x_strides, s.in_fields, Operand<T>::kNeighbours));
     }
-    plain = x_width == Operand<T>::kNeighbours && y_width == 2 && !masked && !relax_input && offsets_fit(params);
+    plain = x_width == Operand<T>::kNeighbours && y_width == 2 && !masked && !relax_input &&
+            offsets_fit(s, params.x_strides);
     constexpr int kMost = 16 / sizeof(T), kWord = 4 / sizeof(T);
     filter_width = static_cast<int>(widest(reinterpret_cast<uintptr_t>(transformed) / sizeof(T) | s.out_fields, kMost));
     if (filter_width < kMost) filter_width = std::min(filter_width, kWord);

@@ -10,16 +10,6 @@ bool planes_fit(const ConvShape& s) { return 1. * s.order() * s.in_fields * s.ou
 
 }  // namespace
 
-bool has_wgmma() {
-#ifdef GCONV_SM90A
-  int device = 0, major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
-#else
-  return false;
-#endif
-}
-
 bool irrep_fprop_wgmma_takes(const IrrepFpropParams& params, const void* transformed) {
   const ConvShape& s = params.shape;
   if (!transformed || s.lifting || params.relaxed_weight || params.x_activated) return false;
@@ -29,7 +19,7 @@ bool irrep_fprop_wgmma_takes(const IrrepFpropParams& params, const void* transfo
   const int64_t filter = reinterpret_cast<uintptr_t>(transformed) / sizeof(Number) | s.out_fields;
   return map_width<Number>(params.x, params.x_strides, s.in_fields, kVector) == kVector && filter % kVector == 0 &&
          map_width<Number>(params.y, params.y_strides, s.out_fields, 2) == 2 && coordinates_fit(s) &&
-         offsets_fit(params) && planes_fit(s);
+         offsets_fit(s, params.x_strides) && planes_fit(s);
 }
 
 }  // namespace gconv::cuda

@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 1) irrep_fprop_wgmma_kernel(const __
   transform_back<Group>(sums);
   store_tile<T, order, 1, NT, true>(p, end, sums);
 #else
-  __trap();  // has_wgmma
+  __trap();  // wgmma_allowed
 #endif
 }
 

@@ -2,51 +2,11 @@
 // wgrad_products.h, of one plane of X̂ with one of ŷ, and kWarps of WgradTile.
 #pragma once
 
-#include <algorithm>
-
 #include "irrep_wgrad_map.h"
-#include "irrep_wgrad_plan.h"
+#include "irrep_wgrad_problem.h"
 #include "wgrad_products.h"
-#include "wgrad_shares.h"
 
 namespace gconv::cuda {
-
-template <typename T>
-struct WgradProblem {
-  WgradProblem(const IrrepWgradParams& params, const WgradPlan& plan)
-      : x(params.x, nullptr, params.x_strides, params.shape.in_fields, params.shape.rows, params.shape.columns),
-        dy(params.dy, params.dy_activated, params.dy_strides, params.shape.out_fields, of_y(params.shape.rows),
-           of_y(params.shape.columns)),
-        y_columns(std::max<int64_t>(1, params.shape.columns.out)),
-        y_pixels(std::max<int64_t>(1, params.shape.rows.out * params.shape.columns.out)),
-        matrices(params.shape.group->matrices), size(params.shape.size), lifting(params.shape.lifting),
-        row_dilation(static_cast<int>(params.shape.rows.dilation)),
-        column_dilation(static_cast<int>(params.shape.columns.dilation)), jobs(plan.jobs), job_blocks(plan.job_blocks),
-        orbits(plan.orbits), out_tiles(plan.out_tiles), blocks(static_cast<int>(params.shape.groups)),
-        banks(static_cast<int>(params.banks)), pixels(plan.pixels), share_pixels(plan.share_pixels),
-        relaxed_weight(static_cast<const T*>(params.relaxed_weight)), relax_input(params.relax_input),
-        grad_weight(static_cast<T*>(params.grad_weight)),
-        shares(plan.written_directly ? nullptr : static_cast<accumulate_t<T>*>(params.workspace)) {}
-
-  static Axis of_y(const Axis& axis) {
-    Axis own;
-    own.in = axis.out;
-    return own;
-  }
-
-  Map<T> x, dy;
-  Divisor y_columns, y_pixels;  // of one image
-  std::array<Matrix, kMaxOrder> matrices;
-  int size;
-  bool lifting;
-  int row_dilation, column_dilation;
-  int jobs, job_blocks, orbits, out_tiles, blocks, banks;
-  int64_t pixels, share_pixels;
-  const T* relaxed_weight;
-  bool relax_input;
-  T* grad_weight;
-  accumulate_t<T>* shares;  // [share, banks, orbit, g, pair of fields], before the division by stabilisers; or nullptr
-};
 
 template <typename T, typename Group, typename Tile>
 constexpr int wgrad_shared_bytes(int warps) {
@@ -63,25 +23,11 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   constexpr int kReads = kStep * kInChunks / 32;  // chunks of X̂ that a lane transforms in one step
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
-  // Which part of the work is the warp's; in shared memory, because registers are scarce.
-  struct Part {
-    int orbit, in_first, out_first, block, bank, share;
-  };
-  __shared__ Part parts[Tile::kWarps];
-  int index = blockIdx.x;
-  const auto next = [&](int count) {
-    const int digit = index % count;
-    index /= count;
-    return digit;
-  };
-  const int job = next(p.job_blocks) * warps + warp;
-  const bool active = job < p.jobs;
-  if (lane == 0) {
-    const int out_first = next(p.out_tiles) * Tile::kOut, block = next(p.blocks), bank = next(p.banks);
-    parts[warp] = {job % p.orbits, job / p.orbits * Tile::kIn, out_first, block, bank, index};
-  }
+  __shared__ WgradPart parts[Tile::kWarps];  // because registers are scarce
+  if (lane == 0) parts[warp] = wgrad_part(p, blockIdx.x, warps, warp, Tile::kIn, Tile::kOut);
   __syncthreads();
-  const Part& part = parts[warp];
+  const WgradPart& part = parts[warp];
+  const bool active = part.active;
 
   DYN_SHARED(shared);
   T* const y_tiles = reinterpret_cast<T*>(shared);  // [2][plane][pixel of the stage][field]
@@ -99,19 +45,8 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
     y_shifts[threadIdx.x] = {part.block * p.dy.fields * p.dy.strides.field + threadIdx.x * p.dy.strides.element, 0, 0};
   __syncthreads();
 
-  const int64_t first_pixel = part.share * p.share_pixels;
-  const int first_image = static_cast<int>(first_pixel / p.y_pixels.value);
-  const int in_first_image = static_cast<int>(first_pixel % p.y_pixels.value);
-  const int pixels = static_cast<int>(min(p.share_pixels, p.pixels - first_pixel));
-  const int stages = (pixels + kStage - 1) / kStage;
-  const auto locate = [&](int pixel) {  // of the share
-    const int at = in_first_image + pixel, image = p.y_pixels.quotient(at), in_image = at - image * p.y_pixels.value;
-    const int row = p.y_columns.quotient(in_image);
-    return Pixel{first_image + image, row, in_image - row * p.y_columns.value};
-  };
-  const auto scale = [&](bool input) {
-    return p.relaxed_weight && input == p.relax_input ? p.relaxed_weight + part.bank * order : nullptr;
-  };
+  const SharePixels share = share_pixels(p, part.share);
+  const int stages = (share.count + kStage - 1) / kStage;
 
   // Neighbouring threads take what lies side by side in memory.
   const auto y_pixel = [&](int item) { return p.dy.in_rows ? item % kStage : item / kOutChunks; };
@@ -124,10 +59,11 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   const bool reads_y = y_item < kStage * kOutChunks;
   const auto read_y = [&](int stage) {
     const int pixel = stage * kStage + y_pixel(y_item);
-    read_elements<true>(y_read, p.dy, y_shifts, pixel < pixels, locate(pixel), part.out_first + y_field(y_item));
+    read_elements<true>(y_read, p.dy, y_shifts, pixel < share.count, share.pixel(p, pixel),
+                        part.out_first + y_field(y_item));
   };
   const auto store_y = [&](int stage) {
-    transform<T, Group, Tile::kTf32>(y_read, scale(false));
+    transform<T, Group, Tile::kTf32>(y_read, wgrad_scale(p, part.bank, order, false));
     T* const to = y_tiles + (stage % 2 * order * kStage + y_pixel(y_item)) * kOutPitch + y_field(y_item);
 #pragma unroll
     for (int g = 0; g < order; ++g) *reinterpret_cast<uint4*>(to + g * kStage * kOutPitch) = y_read[g];
@@ -136,14 +72,14 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
 #pragma unroll
     for (int i = 0; i < kReads; ++i) {
       const int item = lane + 32 * i, pixel = step * kStep + x_pixel(item), field = part.in_first + x_field(item);
-      read_elements<false>(x_read[i], p.x, x_shifts[warp], pixel < pixels, locate(pixel), field);
+      read_elements<false>(x_read[i], p.x, x_shifts[warp], pixel < share.count, share.pixel(p, pixel), field);
     }
   };
   const auto store_x = [&] {
 #pragma unroll
     for (int i = 0; i < kReads; ++i) {
       const int item = lane + 32 * i;
-      transform<T, Group, Tile::kTf32>(x_read[i], scale(true));
+      transform<T, Group, Tile::kTf32>(x_read[i], wgrad_scale(p, part.bank, order, true));
       T* const to = x_tile + x_pixel(item) * kInPitch + x_field(item);
 #pragma unroll
       for (int g = 0; g < order; ++g) *reinterpret_cast<uint4*>(to + g * kStep * kInPitch) = x_read[i][g];
@@ -173,9 +109,8 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
           constexpr int kPlane = y_plane;
           typename Tile::Y y;
           Tile::read(y, y_tile + kPlane * kStage * kOutPitch);
-          for_each_product<Group>([&](auto y_term, auto x_plane, auto w_plane, auto negated) {
-            if constexpr (decltype(y_term)::value == kPlane)
-              Tile::template add<decltype(negated)::value>(sums[w_plane], y, x_tile + x_plane * kStep * kInPitch);
+          for_each_product_of_y<Group, kPlane>([&](auto x_plane, auto w_plane, auto negated) {
+            Tile::template add<decltype(negated)::value>(sums[w_plane], y, x_tile + x_plane * kStep * kInPitch);
           });
         });
       }
@@ -186,27 +121,13 @@ __global__ void __launch_bounds__(32 * Tile::kWarps) irrep_wgrad_kernel(const __
   }
 
   if (!active) return;
-  const int tap = first_tap(p.matrices, order, p.size, p.lifting, part.orbit), taps = p.size * p.size;
-  const int64_t pairs = int64_t{p.blocks} * p.dy.fields * p.x.fields;
+  const int tap = first_tap(p.matrices, order, p.size, p.lifting, part.orbit);
 #pragma unroll
   for (int i = 0; i < Tile::kIn * Tile::kOut / 32; ++i) {
-    accumulate_t<T> f[order];
-    for_each_index<order>([&](auto plane) {
-      constexpr double factor = inverse_scales<Group>()[decltype(plane)::value];
-      f[plane] = sums[plane][i] * static_cast<accumulate_t<T>>(factor);
-    });
-    inverse_fourier<Group>(f);
-    const int in_field = part.in_first + Tile::in_field(i), out_field = part.out_first + Tile::out_field(i);
-    if (in_field >= p.x.fields || out_field >= p.dy.fields) continue;
-    const int64_t pair = (int64_t{part.block} * p.dy.fields + out_field) * p.x.fields + in_field;
-    const int64_t slot = ((int64_t{part.share} * p.banks + part.bank) * p.orbits + part.orbit) * order;
-    const int64_t row = (part.bank * pairs + pair) * order;
+    accumulate_t<T> f[1][order];
 #pragma unroll
-    for (int g = 0; g < order; ++g)
-      if (p.shares)
-        p.shares[(slot + g) * pairs + pair] = f[g];
-      else
-        p.grad_weight[(row + g) * taps + moved_tap(p.matrices[g], tap, p.size)] = narrow<T>(f[g]);
+    for (int plane = 0; plane < order; ++plane) f[0][plane] = sums[plane][i];
+    store_gradients<Group>(p, part, tap, part.in_first + Tile::in_field(i), part.out_first + Tile::out_field(i), f);
   }
 }
 
@@ -218,7 +139,7 @@ cudaError_t launch_irrep_wgrad(const IrrepWgradParams& params, const WgradPlan& 
   const int bytes = wgrad_shared_bytes<T, Group, Tile>(plan.warps);
   if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
     return error;
-  const int64_t blocks = int64_t{plan.job_blocks} * plan.out_tiles * params.shape.groups * params.banks * plan.shares;
+  const int64_t blocks = wgrad_blocks(params, plan);
   if (blocks > INT32_MAX) return cudaErrorInvalidValue;
   LAUNCH(kernel, static_cast<unsigned>(blocks), 32 * plan.warps, bytes, stream, WgradProblem<T>(params, plan));
   return cudaGetLastError();

@@ -1,4 +1,5 @@
-// How irrep_wgrad cuts its work, of the shape and the type alone, so that every sum has an order of its own.
+// How irrep_wgrad cuts its work, of the shape, the type and how the maps lie in memory alone, so that every sum has an
+// order of its own.
 #pragma once
 
 #include "irrep.h"
@@ -17,6 +18,13 @@ constexpr WgradTile mma_wgrad_tile(int order, bool wide) {
 }
 constexpr WgradTile simt_wgrad_tile(int bytes) { return {16, bytes == 8 ? 8 : 16, 8}; }
 
+// X̂ in registers alone, as irrep_wgrad_direct_kernel.h has it: of as many out fields as fill the tiles.
+constexpr int kDirectWarps = 4, kMostDirectSize = 15;
+constexpr WgradTile direct_wgrad_tile(int order, int64_t out_fields) {
+  if (order == 8) return {16, 32, kDirectWarps};
+  return (out_fields + 31) / 32 % 2 ? WgradTile{32, 32, kDirectWarps} : WgradTile{16, 64, kDirectWarps};
+}
+
 constexpr int kStepsPerStage = 2;  // stages are a block's, steps a warp's
 
 // So that each thread transforms one chunk of ŷ in a stage, or none.
@@ -25,13 +33,18 @@ constexpr int least_warps(const WgradTile& tile) { return kStepsPerStage * tile.
 // A warp's job is one orbit of taps × one tile of in fields. The jobs of a block share ŷ: one tile of out fields of one
 // block of fields and one bank, over one share of the pixels.
 struct WgradPlan {
-  bool mma = false, wide = false;
-  int warps = 1;
+  bool mma = false, wide = false, direct = false;
+  int warps = 1, out_columns = 0;  // out_columns: of a tile
   int orbits = 0, jobs = 0, job_blocks = 0, out_tiles = 0;
   int64_t pixels = 0, shares = 1, share_pixels = 0;
   bool written_directly = false;  // without shares in the workspace
 };
 
 WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params);
+
+// Blocks of threads.
+inline int64_t wgrad_blocks(const IrrepWgradParams& params, const WgradPlan& plan) {
+  return int64_t{plan.job_blocks} * plan.out_tiles * params.shape.groups * params.banks * plan.shares;
+}
 
 }  // namespace gconv::cuda

@@ -91,6 +91,9 @@ __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_grou
 // Until all committed products are formed.
 __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
 
+// A chunk of 16 bytes that products shall read from shared memory.
+__device__ __forceinline__ void store_for_wgmma(void* shared, uint4 chunk) { *static_cast<uint4*>(shared) = chunk; }
+
 // What this thread has written to shared memory, by cp.async too once it is waited for, is there for the products of those
 // threads that it tells of it afterwards.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

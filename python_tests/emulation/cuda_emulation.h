@@ -446,6 +446,7 @@ inline void __syncthreads(int line = __builtin_LINE()) { emulation::barrier(line
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
   emulation::collective(mask, "__syncwarp", line, nullptr, nullptr);
 }
+[[noreturn]] inline void __trap() { emulation::fail("__trap"); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
@@ -517,6 +518,13 @@ inline double __dmul_rn(double a, double b) {
   double product = a * b;
   asm("" : "+x"(product));
   return product;
+}
+// Four of the eight bytes of y:x, by the last three bits of each digit of the selector.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = uint64_t{y} << 32 | x;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) result |= unsigned(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return result;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

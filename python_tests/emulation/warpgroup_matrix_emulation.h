@@ -108,6 +108,12 @@ inline void wgmma_wait(int line = __builtin_LINE()) {
   thread.wgmma_fenced = false;
 }
 
+inline void store_for_wgmma(void* shared, uint4 chunk, int line = __builtin_LINE()) {
+  if (!emulation::is_shared(shared, sizeof chunk) || reinterpret_cast<uintptr_t>(shared) % sizeof chunk)
+    emulation::fail("store_for_wgmma on line %d: %p is not a place for a chunk in shared memory", line, shared);
+  std::memcpy(shared, &chunk, sizeof chunk);
+  emulation::current().written_unfenced = true;
+}
 inline void fence_proxy_async() { emulation::current().written_unfenced = false; }
 
 inline void mbarrier_init(uint64_t* barrier, int threads, int line = __builtin_LINE()) {

@@ -1,6 +1,7 @@
 // irrep fprop and its adjoint on the tensor cores, run on the CPU: against the sum written out from conv_shape.h's
 // equation, in one launch and in two, which give the same bits, and bit-exact equivariance.
 #include "cuda/irrep.h"
+#include "cuda/wgmma_choice.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,8 @@
 // The gradient of the weights by CUDA, run on the CPU, against the sum written out from conv_shape.h's equation. And
 // that of (g·x, g·dy) == that of (x, dy), bit for bit, where one product is all there is to sum.
 #include "cuda/irrep.h"
+#include "cuda/irrep_wgrad_plan.h"
+#include "cuda/wgmma_choice.h"
 
 #include <cmath>
 #include <cstdio>
@@ -23,7 +25,8 @@ struct Case {
   bool lifting = false;
   Relax relax = Relax::None;
   bool masked = false;
-  int64_t gap = 0;  // numbers between pixels or rows that belong to nothing
+  int64_t gap = 0;      // numbers between pixels or rows that belong to nothing
+  bool direct = false;  // whether X̂ stays in registers in 16-bit types, with wgmma where that is allowed
 };
 
 MapStrides strides_of(const Case& c, int64_t fields, int64_t elements, int64_t height, int64_t width) {
@@ -78,7 +81,13 @@ void check(const char* group, const Case& c, ScalarType type, bool tf32 = false)
   params.grad_weight = got.data();
   std::vector<double> workspace((cuda::irrep_wgrad_workspace(params) + 7) / 8, NAN);
   params.workspace = workspace.data();
+  const int wgmmas = emulation::machine.wgmmas;
   const cudaError_t error = cuda::irrep_wgrad(params, nullptr);
+  const bool takes_wgmma = emulation::machine.wgmmas > wgmmas;
+  const bool direct = c.direct && sizeof(T) == 2;
+  if (cuda::plan_irrep_wgrad(params).direct != direct ||
+      takes_wgmma != (direct && c.batch > 0 && cuda::wgmma_allowed()))
+    ++failures, std::printf("%s %d -> %d: another kernel\n", group, int(c.in_fields), int(c.out_fields));
 
   std::vector<double> want(banks * bank);
   for (int64_t b = 0; b < c.batch; ++b)
@@ -169,6 +178,21 @@ void check_types(const char* group, const Case& c) {
   check<cpu::Float16>(group, c, ScalarType::Float16);
 }
 
+// Some of the tiles and chunks are partly empty; up to seven stages of 32 pixels follow each other, or shares are added.
+std::vector<Case> direct_cases() {
+  std::vector<Case> all = {
+      {2, 1, 20, 40, 9, 11, 3, 1, 1, 1, Format::FieldsLast, false, Relax::Output, true},
+      {1, 1, 36, 24, 13, 12, 3, 2, 2, 1, Format::FieldsLast, false, Relax::Input},
+      {2, 1, 20, 32, 9, 8, 3, 1, 2, 2, Format::FieldsLast, true, Relax::None, true},
+      {3, 2, 24, 32, 13, 9, 2, 1, 0, 1, Format::FieldsLast, false, Relax::None, false, 8},
+      {1, 1, 48, 72, 7, 9, 1, 1, 0},
+      {1, 1, 18, 64, 4, 7, 5, 1, 2},
+      {0, 1, 32, 32, 4, 4},
+  };
+  for (Case& c : all) c.direct = true;
+  return all;
+}
+
 }  // namespace
 
 int main() {
@@ -188,11 +212,31 @@ int main() {
       {0, 1, 2, 3, 4, 4, 3, 1, 1, 1, FieldsLast, true},
       {1, 1, 1, 1, 1, 1, 1, 1, 0, 1, Rows, false, Relax::None, true},  // the mask's only number is a NaN
       {1, 3, 1, 1, 3, 9, 5, 1, 2, 1, Rows},                            // more orbits than warps
-      {1, 1, 48, 40, 3, 3, 1, 1, 0, 1, FieldsLast, false, Relax::None, false, 8},
+      {1, 1, 48, 40, 3, 3, 1, 1, 0, 1, FieldsLast, false, Relax::None, false, 8, true},
       {1, 1, 10, 34, 4, 5, 3, 1, 0, 1, FieldsLast, false, Relax::None, true, 6},  // loads of 4 bytes in 16-bit types
   };
   for (const char* group : {"C4", "D4"})
     for (const Case& c : once) check_types(group, c);
+  for (bool wgmma : {true, false}) {
+    cuda::allow_wgmma(wgmma);
+    for (const char* group : {"C4", "D4"})
+      for (const Case& c : direct_cases()) {
+        check<cpu::BFloat16>(group, c, ScalarType::BFloat16);
+        check<cpu::Float16>(group, c, ScalarType::Float16);
+      }
+  }
+  if (cuda::allow_wgmma(true)) ++failures, std::puts("wgmma was allowed all the time");
+  emulation::machine.capability = 8;
+  check<cpu::BFloat16>("C4", direct_cases()[0], ScalarType::BFloat16);
+  emulation::machine.capability = 9;
+  for (int other = 0; other < 4; ++other) {  // the same layer otherwise
+    Case c{2, 1, 20, 40, 9, 11};
+    if (other == 0) c.format = Format::Rows;
+    if (other == 1) c.gap = 1;
+    if (other == 2) c.in_fields = 21;
+    if (other == 3) c.out_fields = 44;
+    check<cpu::BFloat16>("C4", c, ScalarType::BFloat16);
+  }
   // Many shares, each of whole images and parts of images.
   check<cpu::BFloat16>("C4", {9, 1, 3, 4, 9, 11}, ScalarType::BFloat16);
   check<float>("D4", {9, 1, 3, 4, 9, 11, 1, 1, 0}, ScalarType::Float32);
