@@ -7,6 +7,7 @@
 
 #include "../conv_shape.h"
 #include "device.h"
+#include "divisor.h"
 #include "map_layout.h"
 
 namespace gconv::cuda {
@@ -28,10 +29,14 @@ struct Line {
   explicit Line(const Axis& axis)
       : in(static_cast<int>(axis.in)), out(static_cast<int>(axis.out)), stride(static_cast<int>(axis.stride)),
         padding(static_cast<int>(axis.padding)), dilation(static_cast<int>(axis.dilation)),
-        spread(static_cast<int>(axis.spread)), phases(static_cast<int>(std::min(axis.spread, axis.out))) {}
+        spread(static_cast<int>(axis.spread)), phases(static_cast<int>(std::min(axis.spread, axis.out))),
+        longer_phases(static_cast<int>((axis.out - 1) % axis.spread) + 1),
+        longer(std::max<int64_t>(1, (axis.out - 1) / axis.spread + 1)), shorter(std::max(1, longer.value - 1)) {}
   int in, out, stride, padding, dilation, spread, phases;
+  int longer_phases;        // the first ones have as many pixels as the first; the others, one less
+  Divisor longer, shorter;  // pixels of a phase
 
-  __device__ int pixels(int phase) const { return (out - phase - 1) / spread + 1; }
+  __device__ Divisor pixels(int phase) const { return phase < longer_phases ? longer : shorter; }
   // The pixel of x that the first output pixel of the phase reads at that tap.
   __device__ int first_read(int phase, int tap) const {
     const int at = phase - padding + dilation * tap;
@@ -58,15 +63,18 @@ struct Pixel {
 
 // Which pixels and fields a block of threads makes. Pixels are numbered through the images, as those of one phase.
 struct Place {
-  int block, row_phase, column_phase, rows, columns, first_out;
+  int block, row_phase, column_phase, first_out;
+  Divisor rows, columns;
   int64_t first_image;
   int first_pixel;  // in that image
 
   // p has Lines `rows` and `columns`, and how many `column_tiles` and `groups` there are. tile_index: of the grid. The
   // tiles that read the same pixels are neighbours.
   template <typename Problem>
-  __device__ Place(const Problem& p, unsigned tile_index, int tile_pixels, int tile_columns) {
+  __device__ Place(const Problem& p, unsigned tile_index, int tile_pixels, int tile_columns)
+      : rows(p.rows.longer), columns(p.columns.longer) {
     const auto next_digit = [&](unsigned base) {
+      if (base == 1) return 0;
       const unsigned digit = tile_index % base;
       tile_index /= base;
       return static_cast<int>(digit);
@@ -77,13 +85,13 @@ struct Place {
     block = next_digit(p.groups);
     rows = p.rows.pixels(row_phase);
     columns = p.columns.pixels(column_phase);
-    const int64_t first = int64_t{tile_index} * tile_pixels, image = int64_t{rows} * columns;
-    first_image = first / image;
-    first_pixel = static_cast<int>(first % image);
+    const int64_t first = int64_t{tile_index} * tile_pixels, image = int64_t{rows.value} * columns.value;
+    first_image = first <= INT32_MAX ? rows.quotient(columns.quotient(static_cast<int>(first))) : first / image;
+    first_pixel = static_cast<int>(first - first_image * image);
   }
   __device__ Pixel pixel(int index) const {
-    const int at = first_pixel + index, row = at / columns, image = row / rows;
-    return {first_image + image, row - image * rows, at - row * columns};
+    const int at = first_pixel + index, row = columns.quotient(at), image = rows.quotient(row);
+    return {first_image + image, row - image * rows.value, at - row * columns.value};
   }
 };
 

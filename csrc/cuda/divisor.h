@@ -13,7 +13,9 @@ struct Divisor {
     while (int64_t{1} << (shift - 31) < divisor) ++shift;
     factor = static_cast<uint32_t>(((uint64_t{1} << shift) + divisor - 1) / divisor);
   }
-  __device__ int quotient(int n) const { return static_cast<int>(factor * static_cast<uint64_t>(n) >> shift); }
+  __device__ int quotient(int n) const {
+    return static_cast<int>(uint64_t{factor} * static_cast<uint32_t>(n) >> shift);
+  }
 
   int value, shift = 31;
   uint32_t factor;

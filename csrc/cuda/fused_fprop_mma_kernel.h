@@ -68,7 +68,7 @@ struct MmaTile {
     }
   }
 
-  __device__ __forceinline__ static void store(const Problem<T>& p, const Place& place, const Sums& sums) {
+  __device__ __forceinline__ static void store(const Problem<T>& p, const Place& place, Sums& sums) {
     store_tile<T, Elements, MT, Units>(p, place, sums);
   }
 

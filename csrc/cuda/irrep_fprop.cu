@@ -42,11 +42,11 @@ __global__ void __launch_bounds__(kThreads)
     const int moved = moved_tap(bank.group.matrices[g], tap, bank.pair.size);
     positions[g] = bank.pair.position(g, bank.group.inverse[g], moved, tap);
   });
-  T planes[order];
+  accumulate_t<T> planes[order];
   transform_weight<Fourier>(
       weight + weight_pair * bank.pair.numbers(order), bank.pair.lifting, [&](auto g) { return positions[g]; }, planes);
   T* to = transformed + (i / pairs * order) * pairs + pair;
-  for_each_index<order>([&](auto plane) { to[plane * pairs] = planes[plane]; });
+  for_each_index<order>([&](auto plane) { to[plane * pairs] = narrow<T>(planes[plane]); });
 }
 
 int64_t orbit_count(const ConvShape& shape) {

@@ -98,12 +98,13 @@ struct MmaFilter {
     });
     for (int i = threadIdx.x; i < kFields * kColumns; i += kThreads) {
       const int field = i / kColumns, in = step.field + field, column = i % kColumns;
-      T planes[order] = {};
+      accumulate_t<T> planes[order] = {};
       if (in < p.in_fields && column < columns())
         transform_weight<Group>(
             p.weight.fetched(weight, step.bank, in, column, columns()), p.lifting, [&](auto g) { return positions[g]; },
             planes);
-      for_each_index<order>([&](auto plane) { to[plane][Operand<T>::place(field)][column] = planes[plane]; });
+      for_each_index<order>(
+          [&](auto plane) { to[plane][Operand<T>::place(field)][column] = narrow<T>(planes[plane]); });
     }
   }
 

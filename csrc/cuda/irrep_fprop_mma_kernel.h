@@ -54,7 +54,7 @@ struct Tile {
     });
   }
 
-  __device__ static void store(const Problem<T>& p, const Place& place, const Sums& y) {
+  __device__ static void store(const Problem<T>& p, const Place& place, Sums& y) {
     store_tile<T, order, MT, NT, kForm == Form::Plain>(p, place, y);
   }
 
@@ -150,12 +150,13 @@ cudaError_t launch_tiles(Problem<T> p, cudaStream_t stream) {
 
 // Tiles as large as the registers hold, and no larger than the layer.
 template <typename T, typename Group>
-cudaError_t launch(const Problem<T>& p, cudaStream_t stream) {
+cudaError_t launch(const IrrepFpropParams& params, const Problem<T>& p, cudaStream_t stream) {
   constexpr int order = Group::table.order, kRows = order == 8 ? 1 : 2;
   if constexpr (order == 4 && sizeof(T) == 2) {  // by arithmetic, not measured; of 8 elements less is gained
-    const cudaError_t error = p.relaxed_weight && !p.relax_input ? launch_staged<T, Group, 2, 1, true>(p, stream)
-                              : p.out_fields <= 8                ? launch_staged<T, Group, 2, 1, false>(p, stream)
-                                                                 : launch_staged<T, Group, 2, 2, false>(p, stream);
+    const cudaError_t error = p.relaxed_weight && !p.relax_input
+                                  ? launch_staged<T, Group, 2, 1, true>(params, p, stream)
+                              : p.out_fields <= 8 ? launch_staged<T, Group, 2, 1, false>(params, p, stream)
+                                                  : launch_staged<T, Group, 2, 2, false>(params, p, stream);
     if (error != cudaErrorNotSupported) return error;
   }
   // Of four, these would spill registers.
@@ -178,7 +179,8 @@ template <typename T>
 cudaError_t irrep_fprop_mma(const IrrepFpropParams& params, const void* transformed, cudaStream_t stream) {
   if (!coordinates_fit(params.shape)) return cudaErrorNotSupported;
   const Problem<T> p(params, transformed);
-  return with_group(params.shape.group->name, [&](auto group) { return launch<T, decltype(group)>(p, stream); });
+  return with_group(params.shape.group->name,
+                    [&](auto group) { return launch<T, decltype(group)>(params, p, stream); });
 }
 
 }  // namespace gconv::cuda

@@ -26,12 +26,11 @@ struct WeightPair {
   }
 };
 
-// The planes of one pair of fields and one orbit, position(Index<g>()) being that of Ψ[g] in `pair`; each rounded once.
+// The planes of one pair of fields and one orbit, position(Index<g>()) being that of Ψ[g] in `pair`; not yet rounded.
 template <typename Fourier, typename T, typename Position>
 __device__ __forceinline__ void transform_weight(const T* pair, bool lifting, Position position,
-                                                 T (&planes)[Fourier::table.order]) {
+                                                 accumulate_t<T> (&f)[Fourier::table.order]) {
   constexpr int order = Fourier::table.order;
-  accumulate_t<T> f[order];
   for_each_index<order>([&](auto g) { f[g] = widen(pair[position(g)]); });
   if (lifting) {  // a tap that several elements leave alone is met as often
     int stabiliser = 0;
@@ -40,7 +39,6 @@ __device__ __forceinline__ void transform_weight(const T* pair, bool lifting, Po
       for_each_index<order>([&](auto g) { f[g] = product(f[g], accumulate_t<T>(0.5)); });
   }
   fourier<Fourier>(f);
-  for_each_index<order>([&](auto plane) { planes[plane] = narrow<T>(f[plane]); });
 }
 
 // ψ as blocks of threads read it that transform it themselves: into shared memory, all that a tile of out fields needs.

@@ -74,11 +74,28 @@ struct MmaPixels {
   }
 };
 
-// y + bias, after ReLU if asked. A tile has fields in units of 8. InPairs: two fields can always be written at once.
+// y + bias, after ReLU if asked; y is left so. A tile has fields in units of 8. InPairs: two fields can always be written
+// at once.
 template <typename T, int Elements, int MT, int Units, bool InPairs = false, typename Problem>
-__device__ __forceinline__ void store_tile(const Problem& p, const Place& place,
-                                           const float (&y)[Elements][MT][Units][4]) {
-  const int lane = threadIdx.x % 32;
+__device__ __forceinline__ void store_tile(const Problem& p, const Place& place, float (&y)[Elements][MT][Units][4]) {
+  const int lane_field = place.first_out + static_cast<int>(threadIdx.x % 4) * 2;
+  const int64_t first_channel = int64_t{place.block} * p.out_fields;
+  if (p.bias) {
+#pragma unroll
+    for (int i = 0; i < 2 * Units; ++i) {
+      const int field = lane_field + i / 2 * 8 + i % 2;
+      const float bias = field < p.out_fields ? widen(p.bias[first_channel + field]) : 0.f;
+#pragma unroll
+      for (int j = 0; j < 2 * Elements * MT; ++j) y[j / 2 / MT][j / 2 % MT][i / 2][j % 2 * 2 + i % 2] += bias;
+    }
+  }
+  if (p.relu) {
+#pragma unroll
+    for (int i = 0; i < 4 * Elements * MT * Units; ++i) {
+      float& value = y[i / 4 / Units / MT][i / 4 / Units % MT][i / 4 % Units][i % 4];
+      if (value < 0) value = 0;  // NaN stays
+    }
+  }
 #pragma unroll
   for (int i = 0; i < 2 * MT; ++i) {
     const int m = i / 2, half = i % 2;
@@ -86,31 +103,23 @@ __device__ __forceinline__ void store_tile(const Problem& p, const Place& place,
     if (pixel.image >= p.batch) return;
     const int64_t row = int64_t{pixel.row} * p.rows.spread + place.row_phase;
     const int64_t column = int64_t{pixel.column} * p.columns.spread + place.column_phase;
-    const int64_t to = pixel.image * p.y_strides.batch + row * p.y_strides.row + column * p.y_strides.column;
+    T* const to = p.y + pixel.image * p.y_strides.batch + row * p.y_strides.row + column * p.y_strides.column +
+                  (first_channel + lane_field) * p.y_strides.field;
 #pragma unroll
     for (int n = 0; n < Units; ++n) {
-      const int field = place.first_out + n * 8 + lane % 4 * 2, fields = p.out_fields - field;
+      const int fields = p.out_fields - lane_field - n * 8;
       if (fields <= 0) break;
-      const int64_t channel = int64_t{place.block} * p.out_fields + field;
-      float bias[2];
+      T* at = to + n * 8 * p.y_strides.field;
 #pragma unroll
-      for (int j = 0; j < 2; ++j) bias[j] = p.bias && j < fields ? widen(p.bias[channel + j]) : 0.f;
-#pragma unroll
-      for (int u = 0; u < Elements; ++u) {
-        T pair[2];
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const float value = y[u][m][n][2 * half + j] + bias[j];
-          pair[j] = narrow<T>(p.relu && value < 0 ? 0.f : value);  // NaN stays
-        }
-        T* at = p.y + to + u * p.y_strides.element + channel * p.y_strides.field;
+      for (int u = 0; u < Elements; ++u, at += p.y_strides.element) {
+        const auto pair = narrow_pair<T>(y[u][m][n][2 * half], y[u][m][n][2 * half + 1]);
         if (InPairs || p.y_width == 2) {
-          std::conditional_t<sizeof(T) == 4, uint2, uint32_t> both;
-          std::memcpy(&both, pair, sizeof both);
-          *reinterpret_cast<decltype(both)*>(at) = both;
+          *reinterpret_cast<std::remove_const_t<decltype(pair)>*>(at) = pair;
         } else {
-          at[0] = pair[0];
-          if (fields > 1) at[p.y_strides.field] = pair[1];
+          T numbers[2];
+          std::memcpy(numbers, &pair, sizeof pair);
+          at[0] = numbers[0];
+          if (fields > 1) at[p.y_strides.field] = numbers[1];
         }
       }
     }

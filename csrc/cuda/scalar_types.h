@@ -39,6 +39,20 @@ __device__ inline __half narrow<__half>(float value) {
   return __float2half_rn(value);
 }
 
+// Two numbers side by side, in the one or two words that they take.
+template <typename T>
+__device__ auto narrow_pair(float a, float b) {
+  return make_uint2(__float_as_uint(a), __float_as_uint(b));
+}
+template <>
+__device__ inline auto narrow_pair<__nv_bfloat16>(float a, float b) {
+  return __floats2bfloat162_rn(a, b);
+}
+template <>
+__device__ inline auto narrow_pair<__half>(float a, float b) {
+  return __floats2half2_rn(a, b);
+}
+
 // a · b, rounded before it is added to anything: contracted into a multiply-add it would make the two halves of a
 // butterfly round differently.
 __device__ inline double product(double a, double b) { return __dmul_rn(a, b); }

@@ -228,6 +228,7 @@ std::vector<Case> cases() {
   add([](Case& c) { c.in_fields = 5, c.out_fields = 17, c.format = Case::Rows; });
   add([](Case& c) { c.in_fields = 3, c.out_fields = 2, c.format = Case::ElementsLast; });
   add([](Case& c) { c.in_fields = 4, c.out_fields = 6, c.groups = 3, c.batch = 3; });
+  add([](Case& c) { c.in_fields = c.out_fields = 3, c.groups = 2; });  // the weights of a block begin anywhere
   // Geometry.
   add([](Case& c) { c.size = 1, c.padding = 0, c.height = c.width = 1; });
   add([](Case& c) { c.size = 2, c.stride = 2, c.in_fields = 8, c.height = 8, c.width = 9; });
@@ -245,6 +246,7 @@ std::vector<Case> cases() {
   add([](Case& c) { c.adjoint = true, c.spread = 1, c.padding = -1, c.size = 1, c.height = 6; });
   // Relaxed.
   add([](Case& c) { c.banks = 2, c.in_fields = 8, c.out_fields = 8; });
+  add([](Case& c) { c.banks = 2, c.in_fields = 6, c.out_fields = 11; });
   add([](Case& c) { c.banks = 3, c.in_fields = 17, c.out_fields = 9, c.format = Case::Rows, c.relu = true; });
   add([](Case& c) { c.banks = 2, c.relax_input = true, c.in_fields = 4, c.out_fields = 10; });
   add([](Case& c) { c.banks = 2, c.relax_input = true, c.activated = true, c.adjoint = true, c.spread = 2; });
