@@ -21,7 +21,7 @@ FusedWgradPlan plan_fused_wgrad(const FusedWgradParams& params) {
   plan.out_tiles = static_cast<int>(divided(shape.out_fields, plan.columns / order));
   plan.pixels = shape.batch * shape.rows.out * shape.columns.out;
   const int64_t blocks_of_share = int64_t{plan.orbits} * plan.in_tiles * plan.out_tiles * shape.groups;
-  const Shares shares = shares_of(plan.pixels, wgrad_stage_pixels(bytes), divided(kWgradBlocks, blocks_of_share));
+  const Shares shares = shares_of(plan.pixels, wgrad_stage_pixels(bytes), divided(kWgradBlocks, blocks_of_share), 4);
   plan.shares = shares.count;
   plan.share_pixels = shares.pixels;
   plan.written_directly = plan.shares == 1 && !shape.lifting;

@@ -4,6 +4,7 @@
 #include "irrep_wgrad_kernel.h"
 #include "irrep_wgrad_mma.h"
 #include "irrep_wgrad_simt.h"
+#include "irrep_wgrad_staged.h"
 #include "map_layout.h"
 #include "wgmma_choice.h"
 
@@ -13,6 +14,7 @@ namespace {
 constexpr int64_t kMultiprocessors = 132;                // of an H200, for which launches are cut
 constexpr int64_t kWarps = kMultiprocessors * 16;        // that a launch should have
 constexpr int64_t kDirectBlocks = kMultiprocessors * 2;  // as many as run at once
+constexpr int64_t kStagedBlocks = kMultiprocessors * 2;
 
 int bytes_of(ScalarType type) { return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2; }
 
@@ -29,6 +31,14 @@ bool takes_direct(const IrrepWgradParams& params) {
          lies_in_chunks(params.dy) && lies_in_chunks(params.dy_activated) && offsets_fit(shape, params.x_strides);
 }
 
+// The pixels into shares of whole stages.
+void cut(WgradPlan& plan, int64_t stage, int64_t wanted, int64_t least_stages, const ConvShape& shape) {
+  const Shares shares = shares_of(plan.pixels, stage, wanted, least_stages);
+  plan.shares = shares.count;
+  plan.share_pixels = shares.pixels;
+  plan.written_directly = plan.shares == 1 && !shape.lifting;
+}
+
 }  // namespace
 
 WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params) {
@@ -37,12 +47,20 @@ WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params) {
   WgradPlan plan;
   plan.mma = bytes == 2 || (bytes == 4 && params.tf32);
   plan.direct = takes_direct(params);
+  plan.staged = irrep_wgrad_staged_takes(params);
   // A wide tile is wider than 16 in both directions, but for order 8.
   plan.wide = plan.mma && shape.out_fields > 16 && (shape.in_fields > 16 || order == 8);
   const WgradTile tile = plan.direct ? direct_wgrad_tile(order, shape.out_fields)
                          : plan.mma  ? mma_wgrad_tile(order, plan.wide)
                                      : simt_wgrad_tile(bytes);
   plan.orbits = static_cast<int>(orbits(shape).size());
+  plan.pixels = shape.batch * shape.rows.out * shape.columns.out;
+  if (plan.staged) {
+    plan.job_blocks = plan.out_tiles = 1;
+    plan.warps = irrep_wgrad_staged_warps(shape);
+    cut(plan, kWgradTilePixels, std::max<int64_t>(1, kStagedBlocks / (shape.groups * params.banks)), 2, shape);
+    return plan;
+  }
   plan.jobs = plan.orbits * static_cast<int>(divided(shape.in_fields, tile.in_fields));
   plan.job_blocks = static_cast<int>(divided(plan.jobs, tile.warps));
   plan.warps =
@@ -50,13 +68,9 @@ WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params) {
   plan.out_columns = tile.out_fields;
   plan.out_tiles = static_cast<int>(divided(shape.out_fields, tile.out_fields));
 
-  plan.pixels = shape.batch * shape.rows.out * shape.columns.out;
   const int64_t blocks_of_share = int64_t{plan.job_blocks} * plan.out_tiles * shape.groups * params.banks;
   const int64_t wanted = plan.direct ? kDirectBlocks / blocks_of_share : divided(kWarps, blocks_of_share * plan.warps);
-  const Shares shares = shares_of(plan.pixels, kStepsPerStage * wgrad_step_pixels(bytes), wanted);
-  plan.shares = shares.count;
-  plan.share_pixels = shares.pixels;
-  plan.written_directly = plan.shares == 1 && !shape.lifting;
+  cut(plan, kStepsPerStage * wgrad_step_pixels(bytes), wanted, 4, shape);
   return plan;
 }
 
@@ -69,6 +83,7 @@ cudaError_t multiply_direct(const IrrepWgradParams& params, const WgradPlan& pla
 }
 
 cudaError_t multiply(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
+  if (plan.staged) return irrep_wgrad_staged(params, plan, stream);
   if (plan.direct)
     return params.type == ScalarType::BFloat16 ? multiply_direct<__nv_bfloat16>(params, plan, stream)
                                                : multiply_direct<__half>(params, plan, stream);

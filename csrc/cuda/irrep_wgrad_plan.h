@@ -25,6 +25,9 @@ constexpr WgradTile direct_wgrad_tile(int order, int64_t out_fields) {
   return (out_fields + 31) / 32 % 2 ? WgradTile{32, 32, kDirectWarps} : WgradTile{16, 64, kDirectWarps};
 }
 
+// x and dy in shared memory, as irrep_wgrad_staged.cu has it.
+constexpr int kWgradTilePixels = 64;
+
 constexpr int kStepsPerStage = 2;  // stages are a block's, steps a warp's
 
 // So that each thread transforms one chunk of ŷ in a stage, or none.
@@ -33,7 +36,7 @@ constexpr int least_warps(const WgradTile& tile) { return kStepsPerStage * tile.
 // A warp's job is one orbit of taps × one tile of in fields. The jobs of a block share ŷ: one tile of out fields of one
 // block of fields and one bank, over one share of the pixels.
 struct WgradPlan {
-  bool mma = false, wide = false, direct = false;
+  bool mma = false, wide = false, direct = false, staged = false;
   int warps = 1, out_columns = 0;  // out_columns: of a tile
   int orbits = 0, jobs = 0, job_blocks = 0, out_tiles = 0;
   int64_t pixels = 0, shares = 1, share_pixels = 0;

@@ -7,7 +7,6 @@
 namespace gconv::cuda {
 namespace {
 
-constexpr int64_t kLeastStages = 4;        // of a share: below it, adding the shares costs more than making them
 constexpr int64_t kMostPixels = 1 << 30;   // of an image, and half of it of a share, so that positions fit into int
 constexpr int kNumbers = 32, kAdders = 8;  // of a block that adds shares
 
@@ -51,10 +50,10 @@ __global__ void __launch_bounds__(kNumbers* kAdders)
 
 }  // namespace
 
-Shares shares_of(int64_t pixels, int64_t stage, int64_t wanted) {
+Shares shares_of(int64_t pixels, int64_t stage, int64_t wanted, int64_t least_stages) {
   const int64_t stages = divided(pixels, stage);
   if (!stages) return {1, stage};
-  const int64_t count = std::max<int64_t>(1, std::min(wanted, stages / kLeastStages));
+  const int64_t count = std::max<int64_t>(1, std::min(wanted, stages / least_stages));
   const int64_t stages_of_share = std::min(divided(stages, count), kMostPixels / 2 / stage);
   return {divided(stages, stages_of_share), stages_of_share * stage};
 }

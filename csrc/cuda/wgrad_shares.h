@@ -18,8 +18,9 @@ struct Shares {
   int64_t count, pixels;  // pixels: of one, whole stages
 };
 
-// About as many as wanted, of the shape alone.
-Shares shares_of(int64_t pixels, int64_t stage, int64_t wanted);
+// About as many as wanted, each of at least that many stages: below some number, adding the shares costs more than making
+// them.
+Shares shares_of(int64_t pixels, int64_t stage, int64_t wanted, int64_t least_stages);
 
 // Whether positions of pixels are 32-bit numbers.
 bool positions_fit(const ConvShape& shape);

@@ -85,7 +85,9 @@ void check(const char* group, const Case& c, ScalarType type, bool tf32 = false)
   const cudaError_t error = cuda::irrep_wgrad(params, nullptr);
   const bool takes_wgmma = emulation::machine.wgmmas > wgmmas;
   const bool direct = c.direct && sizeof(T) == 2;
-  if (cuda::plan_irrep_wgrad(params).direct != direct ||
+  const bool staged = sizeof(T) == 2 && order == 4 && !c.lifting && c.in_fields <= 16 && c.out_fields <= 16 &&
+                      c.stride == 1 && c.dilation == 1 && c.size <= 4 && c.batch > 0;
+  if (cuda::plan_irrep_wgrad(params).direct != direct || cuda::plan_irrep_wgrad(params).staged != staged ||
       takes_wgmma != (direct && c.batch > 0 && cuda::wgmma_allowed()))
     ++failures, std::printf("%s %d -> %d: another kernel\n", group, int(c.in_fields), int(c.out_fields));
 
@@ -193,6 +195,19 @@ std::vector<Case> direct_cases() {
   return all;
 }
 
+// Vectors of 8 and 2 fields and none; one to four parts of a tile; tiles that are not full, and that cross images.
+std::vector<Case> staged_cases() {
+  return {
+      {3, 1, 10, 12, 13, 12},
+      {2, 2, 16, 8, 9, 11, 3, 1, 1, 1, Format::FieldsLast, false, Relax::Output},
+      {1, 1, 6, 10, 12, 11, 3, 1, 0, 1, Format::FieldsLast, false, Relax::Input, true},
+      {3, 1, 5, 7, 9, 8, 3, 1, 2, 1, Format::Rows, false, Relax::None, true, 1},
+      {20, 1, 8, 16, 3, 3, 2, 1, 1, 1, Format::ElementsLast},
+      {1, 3, 2, 4, 10, 9, 4, 1, 1},
+      {2, 1, 8, 8, 9, 8, 1, 1, 0, 1, Format::FieldsLast, false, Relax::None, false, 8},
+  };
+}
+
 }  // namespace
 
 int main() {
@@ -217,6 +232,11 @@ int main() {
   };
   for (const char* group : {"C4", "D4"})
     for (const Case& c : once) check_types(group, c);
+  for (const char* group : {"C4", "D2"})
+    for (const Case& c : staged_cases()) {
+      check<cpu::BFloat16>(group, c, ScalarType::BFloat16);
+      check<cpu::Float16>(group, c, ScalarType::Float16);
+    }
   for (bool wgmma : {true, false}) {
     cuda::allow_wgmma(wgmma);
     for (const char* group : {"C4", "D4"})
