@@ -61,18 +61,32 @@ struct Pixel {
   int row, column;
 };
 
-// Which pixels and fields a block of threads makes. Pixels are numbered through the images, as those of one phase.
-struct Place {
-  int block, row_phase, column_phase, first_out;
-  Divisor rows, columns;
+// Consecutive pixels, numbered through the images.
+struct PixelRun {
+  Divisor rows, columns;  // of an image
   int64_t first_image;
   int first_pixel;  // in that image
+
+  __device__ PixelRun(Divisor rows, Divisor columns, int64_t first) : rows(rows), columns(columns) {
+    const int64_t image = int64_t{rows.value} * columns.value;
+    first_image = first <= INT32_MAX ? rows.quotient(columns.quotient(static_cast<int>(first))) : first / image;
+    first_pixel = static_cast<int>(first - first_image * image);
+  }
+  __device__ Pixel pixel(int index) const {
+    const int at = first_pixel + index, row = columns.quotient(at), image = rows.quotient(row);
+    return {first_image + image, row - image * rows.value, at - row * columns.value};
+  }
+};
+
+// Which pixels and fields a block of threads makes; the pixels are those of one phase.
+struct Place : PixelRun {
+  int block, row_phase, column_phase, first_out;
 
   // p has Lines `rows` and `columns`, and how many `column_tiles` and `groups` there are. tile_index: of the grid. The
   // tiles that read the same pixels are neighbours.
   template <typename Problem>
   __device__ Place(const Problem& p, unsigned tile_index, int tile_pixels, int tile_columns)
-      : rows(p.rows.longer), columns(p.columns.longer) {
+      : PixelRun(p.rows.longer, p.columns.longer, 0) {
     const auto next_digit = [&](unsigned base) {
       if (base == 1) return 0;
       const unsigned digit = tile_index % base;
@@ -83,15 +97,8 @@ struct Place {
     column_phase = next_digit(p.columns.phases);
     row_phase = next_digit(p.rows.phases);
     block = next_digit(p.groups);
-    rows = p.rows.pixels(row_phase);
-    columns = p.columns.pixels(column_phase);
-    const int64_t first = int64_t{tile_index} * tile_pixels, image = int64_t{rows.value} * columns.value;
-    first_image = first <= INT32_MAX ? rows.quotient(columns.quotient(static_cast<int>(first))) : first / image;
-    first_pixel = static_cast<int>(first - first_image * image);
-  }
-  __device__ Pixel pixel(int index) const {
-    const int at = first_pixel + index, row = columns.quotient(at), image = rows.quotient(row);
-    return {first_image + image, row - image * rows.value, at - row * columns.value};
+    static_cast<PixelRun&>(*this) =
+        PixelRun(p.rows.pixels(row_phase), p.columns.pixels(column_phase), int64_t{tile_index} * tile_pixels);
   }
 };
 

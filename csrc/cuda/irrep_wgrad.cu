@@ -13,16 +13,16 @@ namespace {
 
 constexpr int64_t kMultiprocessors = 132;                // of an H200, for which launches are cut
 constexpr int64_t kWarps = kMultiprocessors * 16;        // that a launch should have
-constexpr int64_t kDirectBlocks = kMultiprocessors * 2;  // as many as run at once
-constexpr int64_t kStagedBlocks = kMultiprocessors * 2;
+constexpr int64_t kBlocksAtOnce = kMultiprocessors * 2;  // of the kernels whose registers suffice for two
 
 int bytes_of(ScalarType type) { return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2; }
 
 // By arithmetic, not measured: half empty tiles are left to the kernel that has smaller ones.
 bool takes_direct(const IrrepWgradParams& params) {
   const ConvShape& shape = params.shape;
-  if (bytes_of(params.type) != 2 || shape.out_fields <= 16 || shape.size > kMostDirectSize) return false;
-  if (shape.group->name == "C4" ? shape.in_fields <= 16 : shape.group->name != "D4") return false;
+  if (bytes_of(params.type) != 2 || shape.size > kMostDirectSize) return false;
+  const bool wide = shape.in_fields > 16 && shape.out_fields > 16;
+  if (shape.group->name == "C4" ? !wide : shape.group->name != "D4" || shape.out_fields <= 8) return false;
   const int neighbours = direct_wgrad_tile(static_cast<int>(shape.order()), shape.out_fields).in_fields / 8;
   const auto lies_in_chunks = [&](const void* map) {
     return map_width<uint16_t>(map, params.dy_strides, shape.out_fields, 8) == 8;
@@ -31,66 +31,86 @@ bool takes_direct(const IrrepWgradParams& params) {
          lies_in_chunks(params.dy) && lies_in_chunks(params.dy_activated) && offsets_fit(shape, params.x_strides);
 }
 
-// The pixels into shares of whole stages.
-void cut(WgradPlan& plan, int64_t stage, int64_t wanted, int64_t least_stages, const ConvShape& shape) {
+WgradKernel choose_kernel(const IrrepWgradParams& params) {
+  const ConvShape& shape = params.shape;
+  if (irrep_wgrad_staged_takes(params)) return WgradKernel::Staged;
+  if (takes_direct(params)) return WgradKernel::Direct;
+  if (bytes_of(params.type) == 8 || (bytes_of(params.type) == 4 && !params.tf32)) return WgradKernel::Simt;
+  // A wide tile is wider than 16 in both directions, but for order 8.
+  const bool wide = shape.out_fields > 16 && (shape.in_fields > 16 || shape.order() == 8);
+  return wide ? WgradKernel::WideMma : WgradKernel::Mma;
+}
+
+WgradTile tile_of(WgradKernel kernel, const IrrepWgradParams& params) {
+  const int order = static_cast<int>(params.shape.order());
+  switch (kernel) {
+    case WgradKernel::Staged: return staged_wgrad_tile(params.shape);
+    case WgradKernel::Direct: return direct_wgrad_tile(order, params.shape.out_fields);
+    case WgradKernel::WideMma: return mma_wgrad_tile(order, true);
+    case WgradKernel::Mma: return mma_wgrad_tile(order, false);
+    case WgradKernel::Simt: break;
+  }
+  return simt_wgrad_tile(bytes_of(params.type));
+}
+
+// The pixels into about `wanted` shares of whole stages.
+void cut(WgradPlan& plan, int64_t stage, int64_t wanted, int64_t least_stages, bool lifting) {
   const Shares shares = shares_of(plan.pixels, stage, wanted, least_stages);
   plan.shares = shares.count;
   plan.share_pixels = shares.pixels;
-  plan.written_directly = plan.shares == 1 && !shape.lifting;
+  plan.written_directly = plan.shares == 1 && !lifting;
+}
+
+template <typename T>
+cudaError_t multiply_direct(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
+  return wgmma_allowed() && plan.out_columns > 16 ? irrep_wgrad_direct_wgmma<T>(params, plan, stream)
+                                                  : irrep_wgrad_direct_mma<T>(params, plan, stream);
+}
+
+cudaError_t multiply(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
+  switch (plan.kernel) {
+    case WgradKernel::Staged: return irrep_wgrad_staged(params, plan, stream);
+    case WgradKernel::Direct:
+      return params.type == ScalarType::BFloat16 ? multiply_direct<__nv_bfloat16>(params, plan, stream)
+                                                 : multiply_direct<__half>(params, plan, stream);
+    case WgradKernel::WideMma:
+    case WgradKernel::Mma: return irrep_wgrad_mma(params, plan, stream);
+    case WgradKernel::Simt: break;
+  }
+  return irrep_wgrad_simt(params, plan, stream);
 }
 
 }  // namespace
 
 WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params) {
   const ConvShape& shape = params.shape;
-  const int bytes = bytes_of(params.type), order = static_cast<int>(shape.order());
   WgradPlan plan;
-  plan.mma = bytes == 2 || (bytes == 4 && params.tf32);
-  plan.direct = takes_direct(params);
-  plan.staged = irrep_wgrad_staged_takes(params);
-  // A wide tile is wider than 16 in both directions, but for order 8.
-  plan.wide = plan.mma && shape.out_fields > 16 && (shape.in_fields > 16 || order == 8);
-  const WgradTile tile = plan.direct ? direct_wgrad_tile(order, shape.out_fields)
-                         : plan.mma  ? mma_wgrad_tile(order, plan.wide)
-                                     : simt_wgrad_tile(bytes);
+  plan.kernel = choose_kernel(params);
+  const bool staged = plan.kernel == WgradKernel::Staged, direct = plan.kernel == WgradKernel::Direct;
+  const WgradTile tile = tile_of(plan.kernel, params);
   plan.orbits = static_cast<int>(orbits(shape).size());
   plan.pixels = shape.batch * shape.rows.out * shape.columns.out;
-  if (plan.staged) {
-    plan.job_blocks = plan.out_tiles = 1;
-    plan.warps = irrep_wgrad_staged_warps(shape);
-    cut(plan, kWgradTilePixels, std::max<int64_t>(1, kStagedBlocks / (shape.groups * params.banks)), 2, shape);
-    return plan;
-  }
-  plan.jobs = plan.orbits * static_cast<int>(divided(shape.in_fields, tile.in_fields));
-  plan.job_blocks = static_cast<int>(divided(plan.jobs, tile.warps));
-  plan.warps =
-      plan.direct ? tile.warps : std::max(least_warps(tile), static_cast<int>(divided(plan.jobs, plan.job_blocks)));
   plan.out_columns = tile.out_fields;
   plan.out_tiles = static_cast<int>(divided(shape.out_fields, tile.out_fields));
+  plan.warps = tile.warps;
+  if (staged) {  // all orbits are one block's
+    plan.jobs = plan.job_blocks = 1;
+  } else {
+    plan.jobs = plan.orbits * static_cast<int>(divided(shape.in_fields, tile.in_fields));
+    plan.job_blocks = static_cast<int>(divided(plan.jobs, tile.warps));
+    if (!direct) plan.warps = std::max(least_warps(tile), static_cast<int>(divided(plan.jobs, plan.job_blocks)));
+  }
 
-  const int64_t blocks_of_share = int64_t{plan.job_blocks} * plan.out_tiles * shape.groups * params.banks;
-  const int64_t wanted = plan.direct ? kDirectBlocks / blocks_of_share : divided(kWarps, blocks_of_share * plan.warps);
-  cut(plan, kStepsPerStage * wgrad_step_pixels(bytes), wanted, 4, shape);
+  const int64_t blocks = int64_t{plan.job_blocks} * plan.out_tiles * shape.groups * params.banks;  // of a share
+  const int64_t stage = kStepsPerStage * wgrad_step_pixels(bytes_of(params.type));
+  if (staged)
+    cut(plan, kWgradTilePixels, kBlocksAtOnce / blocks, 2, shape.lifting);
+  else if (direct)
+    cut(plan, stage, kBlocksAtOnce / blocks, 4, shape.lifting);
+  else
+    cut(plan, stage, divided(kWarps, blocks * plan.warps), 4, shape.lifting);
   return plan;
 }
-
-namespace {
-
-template <typename T>
-cudaError_t multiply_direct(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
-  return wgmma_allowed() ? irrep_wgrad_direct_wgmma<T>(params, plan, stream)
-                         : irrep_wgrad_direct_mma<T>(params, plan, stream);
-}
-
-cudaError_t multiply(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
-  if (plan.staged) return irrep_wgrad_staged(params, plan, stream);
-  if (plan.direct)
-    return params.type == ScalarType::BFloat16 ? multiply_direct<__nv_bfloat16>(params, plan, stream)
-                                               : multiply_direct<__half>(params, plan, stream);
-  return plan.mma ? irrep_wgrad_mma(params, plan, stream) : irrep_wgrad_simt(params, plan, stream);
-}
-
-}  // namespace
 
 int64_t irrep_wgrad_workspace(const IrrepWgradParams& params) {
   if (!pairs_of(params.shape)) return 0;

@@ -7,10 +7,13 @@
 //
 //   kCompiled                    whether this pass of the compiler has its instructions
 //   kTiles, kColumns             16-row tiles of in fields, and out fields, of a warp's job
+//   kReadsAhead                  whether registers are left to read dy while it multiplies
 //   add(sums, x, y)              the products of one step
 //   store(to, chunk), publish()  a chunk of ŷ; then, that those of this thread are there for the products of others
 //                                after a barrier
 #pragma once
+
+#include <algorithm>
 
 #include "irrep_groups.h"
 #include "irrep_wgrad_direct.h"
@@ -129,16 +132,22 @@ struct XReader {
   }
 };
 
-// What a thread reads of dy for a stage: chunks of eight fields, which become rows of ŷ.
+// What a thread reads of dy for a stage: chunks of eight fields, which become rows of ŷ. Where a stage has fewer chunks than
+// a block has threads, these take turns.
 template <typename T, typename Group, typename Product>
 struct YReader {
   static constexpr int order = Group::table.order, kChunks = Product::kColumns / 8;
-  static constexpr int kReads = kStage * kChunks / kThreads;
-  static_assert(kReads * kThreads == kStage * kChunks);
+  static constexpr int kItems = kStage * kChunks, kReads = std::max(1, kItems / kThreads),
+                       kTurns = kThreads * kReads / kItems;
+  static_assert(kTurns * kItems == kReads * kThreads);
   using Rows = SwizzledRows<Product::kColumns>;
   using Y = YStep<T, order, Product::kColumns>;
 
   uint4 chunks[kReads][order];
+
+  __device__ static bool has_turn(int stage) {
+    return kTurns == 1 || static_cast<int>(threadIdx.x / (kThreads / kTurns)) == stage % kTurns;
+  }
 
   // pixels: offsets of the stage's in dy.
   __device__ __forceinline__ void load(const WgradProblem<T>& p, const int64_t* pixels, int out_first) {
@@ -179,8 +188,11 @@ struct YReader {
   }
 
  private:
-  __device__ static int pixel(int i) { return (threadIdx.x + i * kThreads) / kChunks; }
-  __device__ static int chunk(int i) { return (threadIdx.x + i * kThreads) % kChunks; }
+  __device__ static int item(int i) {
+    return static_cast<int>(kTurns == 1 ? threadIdx.x : threadIdx.x % (kThreads / kTurns)) + i * kThreads;
+  }
+  __device__ static int pixel(int i) { return item(i) / kChunks; }
+  __device__ static int chunk(int i) { return item(i) % kChunks; }
 };
 
 template <typename T, typename Group, typename Product>
@@ -212,12 +224,15 @@ __device__ __forceinline__ void multiply_share(const WgradProblem<T>& p) {
   typename Reader::X x;
   const auto read_x = [&](int stage, int step) { reader.load(records[stage % kRecords].x + step * kStep, words); };
   YReader<T, Group, Product> dy;
-  const auto read_y = [&](int stage) { dy.load(p, records[stage % kRecords].dy, part.out_first); };
+  const auto read_y = [&](int stage) {
+    if (dy.has_turn(stage)) dy.load(p, records[stage % kRecords].dy, part.out_first);
+  };
   const auto store_y = [&](int stage) {
+    if (!dy.has_turn(stage)) return;
     if (p.dy.activated) dy.mask(p, records[stage % kRecords].dy, part.out_first);
     dy.store(wgrad_scale(p, part.bank, order, false), y_stages[stage % 2]);
   };
-  constexpr bool kReadsAhead = order < 8;  // dy while it multiplies; 8 elements leave no registers for that
+  constexpr bool kReadsAhead = Product::kReadsAhead;
 
 #pragma unroll 1
   for (int stage = 0; stage < kRecords - 1; ++stage) find(stage);
@@ -282,6 +297,7 @@ __global__ void __launch_bounds__(kThreads, 2) irrep_wgrad_direct_kernel(const _
 template <typename T, typename Group, typename Product>
 cudaError_t launch_irrep_wgrad_direct(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
   static_assert(Group::table.order * Product::kTiles * Product::kColumns / 2 <= 128);  // registers of sums
+  static_assert(Group::table.order < 8 || !Product::kReadsAhead);  // nor are there registers for 8 elements
   constexpr int kBytes = 2 * kStepsPerStage * sizeof(YStep<T, Group::table.order, Product::kColumns>);
   static_assert(kBytes + kRecords * sizeof(PixelRecords<T>) + 1024 <= kUnaskedSharedBytes);
   const int64_t blocks = wgrad_blocks(params, plan);
@@ -291,14 +307,17 @@ cudaError_t launch_irrep_wgrad_direct(const IrrepWgradParams& params, const Wgra
   return cudaGetLastError();
 }
 
-// Product<T, Group, tiles, columns>
-template <typename T, template <typename, typename, int, int> typename Product>
+// Product<T, Group, tiles, columns>; Narrow: whether there is one of 16 columns.
+template <typename T, template <typename, typename, int, int> typename Product, bool Narrow>
 cudaError_t launch_tiles(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
-  if (params.shape.group->name == "D4")
+  if (params.shape.group->name == "C4")
+    return plan.out_columns == 64
+               ? launch_irrep_wgrad_direct<T, GroupC4, Product<T, GroupC4, 1, 64>>(params, plan, stream)
+               : launch_irrep_wgrad_direct<T, GroupC4, Product<T, GroupC4, 2, 32>>(params, plan, stream);
+  if (plan.out_columns == 32)
     return launch_irrep_wgrad_direct<T, GroupD4, Product<T, GroupD4, 1, 32>>(params, plan, stream);
-  return plan.out_columns == 64
-             ? launch_irrep_wgrad_direct<T, GroupC4, Product<T, GroupC4, 1, 64>>(params, plan, stream)
-             : launch_irrep_wgrad_direct<T, GroupC4, Product<T, GroupC4, 2, 32>>(params, plan, stream);
+  if constexpr (Narrow) return launch_irrep_wgrad_direct<T, GroupD4, Product<T, GroupD4, 1, 16>>(params, plan, stream);
+  return cudaErrorNotSupported;
 }
 
 }  // namespace

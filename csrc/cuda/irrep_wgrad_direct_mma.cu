@@ -7,6 +7,7 @@ template <typename T, typename Group, int Tiles, int Columns>
 struct DirectMma {
   static constexpr bool kCompiled = true;
   static constexpr int order = Group::table.order, kTiles = Tiles, kColumns = Columns, kUnits = Columns / 8;
+  static constexpr bool kReadsAhead = order * Tiles < 8;
 
   __device__ __forceinline__ static void add(float (&sums)[order][Tiles][kUnits][4],
                                              const uint32_t (&x)[order][Tiles][4],
@@ -41,7 +42,7 @@ struct DirectMma {
 
 template <typename T>
 cudaError_t irrep_wgrad_direct_mma(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
-  return launch_tiles<T, DirectMma>(params, plan, stream);
+  return launch_tiles<T, DirectMma, true>(params, plan, stream);
 }
 template cudaError_t irrep_wgrad_direct_mma<__nv_bfloat16>(const IrrepWgradParams&, const WgradPlan&, cudaStream_t);
 template cudaError_t irrep_wgrad_direct_mma<__half>(const IrrepWgradParams&, const WgradPlan&, cudaStream_t);

@@ -12,6 +12,7 @@ struct DirectWgmma {
   static constexpr bool kCompiled = false;  // wgmma_allowed
 #endif
   static constexpr int order = Group::table.order, kTiles = Tiles, kColumns = Columns;
+  static constexpr bool kReadsAhead = order < 8;
 
   __device__ __forceinline__ static void add(float (&sums)[order][Tiles][Columns / 8][4],
                                              const uint32_t (&x)[order][Tiles][4],
@@ -36,7 +37,7 @@ struct DirectWgmma {
 
 template <typename T>
 cudaError_t irrep_wgrad_direct_wgmma(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
-  return launch_tiles<T, DirectWgmma>(params, plan, stream);
+  return launch_tiles<T, DirectWgmma, false>(params, plan, stream);
 }
 template cudaError_t irrep_wgrad_direct_wgmma<__nv_bfloat16>(const IrrepWgradParams&, const WgradPlan&, cudaStream_t);
 template cudaError_t irrep_wgrad_direct_wgmma<__half>(const IrrepWgradParams&, const WgradPlan&, cudaStream_t);

@@ -15,8 +15,9 @@ cudaError_t launch(const IrrepWgradParams& params, const WgradPlan& plan, cudaSt
   return with_fourier_table(params.shape.group->name, [&](auto group) {
     using Group = decltype(group);
     constexpr int order = Group::table.order;
-    return plan.wide ? launch_irrep_wgrad<T, Group, MmaTile<T, order, true>>(params, plan, stream)
-                     : launch_irrep_wgrad<T, Group, MmaTile<T, order, false>>(params, plan, stream);
+    return plan.kernel == WgradKernel::WideMma
+               ? launch_irrep_wgrad<T, Group, MmaTile<T, order, true>>(params, plan, stream)
+               : launch_irrep_wgrad<T, Group, MmaTile<T, order, false>>(params, plan, stream);
   });
 }
 

@@ -12,16 +12,15 @@
 namespace gconv::cuda {
 namespace {
 
-constexpr int kOrbits = 3, kMostWarps = 6;  // orbits: of a warp
+constexpr int kOrbits = kStagedOrbits, kMostWarps = kStagedWarps;
 constexpr int kStep = 16, kTilePixels = kWgradTilePixels, kSteps = kTilePixels / kStep;
 constexpr int kOrder = 4;
-
-int orbit_groups(const ConvShape& shape) { return static_cast<int>(divided(shape.taps(), kOrbits)); }
+constexpr int kStaticBytes = 1024;  // of shared memory; more than a block takes beside the maps
 
 template <typename T>
 struct Problem {
   Problem(const IrrepWgradParams& params, const WgradPlan& plan)
-      : result(params, plan), groups(orbit_groups(params.shape)), parts(plan.warps / groups.value),
+      : result(params, plan), groups(staged_orbit_groups(params.shape)), parts(plan.warps / groups.value),
         x(params.x, nullptr, params.x_strides, params.shape.in_fields, params.shape.batch, params.shape.rows,
           params.shape.columns, params.shape.size, kTilePixels, params.shape.size),
         dy(params.dy, params.dy_activated, params.dy_strides, params.shape.out_fields, params.shape.batch,
@@ -60,24 +59,15 @@ struct BlockPart {
                                kTilePixels)) {}
 };
 
-// Pixels of y, counted through the images.
+// Pixels of y.
 template <typename T>
-struct Tile {
-  const Problem<T>& p;
-  int64_t first_image;
-  int first_pixel, count;  // first_pixel: in that image
+struct Tile : PixelRun {
+  int count;
 
-  __device__ Tile(const Problem<T>& p, int share, int number) : p(p) {
-    const int64_t first = share * p.share_pixels + number * kTilePixels;
-    const int64_t image = int64_t{p.rows.value} * p.columns.value;
-    first_image = first <= INT32_MAX ? p.rows.quotient(p.columns.quotient(static_cast<int>(first))) : first / image;
-    first_pixel = static_cast<int>(first - first_image * image);
-    count = static_cast<int>(min(int64_t{kTilePixels}, p.pixels - first));
-  }
-  __device__ Pixel pixel(int index) const {
-    const int at = first_pixel + index, row = p.columns.quotient(at), image = p.rows.quotient(row);
-    return {first_image + image, row - image * p.rows.value, at - row * p.columns.value};
-  }
+  __device__ Tile(const Problem<T>& p, int share, int number)
+      : Tile(p, share * p.share_pixels + number * kTilePixels) {}
+  __device__ Tile(const Problem<T>& p, int64_t first)
+      : PixelRun(p.rows, p.columns, first), count(static_cast<int>(min(int64_t{kTilePixels}, p.pixels - first))) {}
 };
 
 // A map of a tile in shared memory. The last tile of all may have fewer pixels: the others are in the rows after the last
@@ -214,12 +204,13 @@ __global__ void __launch_bounds__(32 * kMostWarps, 2) irrep_wgrad_staged_kernel(
 template <typename T, typename Group, int NT>
 cudaError_t launch_tiles(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {
   const Problem<T> p(params, plan);
-  const int64_t blocks = wgrad_blocks(params, plan),
-                sums = 32 * p.groups.value * kOrbits * kOrder * NT * 4 * sizeof(float);
+  const int64_t blocks = wgrad_blocks(params, plan);
   if (blocks > INT32_MAX) return cudaErrorInvalidValue;
+  // The sums of a part, where there are several, take the place of the maps.
+  const int64_t sums = p.parts > 1 ? p.groups.value * 32 * kOrbits * kOrder * NT * 4 * sizeof(float) : 0;
   const int bytes = static_cast<int>(std::max(p.shared_bytes(), sums));
   const auto kernel = irrep_wgrad_staged_kernel<T, Group, NT>;
-  if (bytes > kUnaskedSharedBytes)
+  if (bytes + kStaticBytes > kUnaskedSharedBytes)
     if (const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
       return error;
   LAUNCH(kernel, static_cast<unsigned>(blocks), 32 * plan.warps, bytes, stream, p);
@@ -241,15 +232,10 @@ bool irrep_wgrad_staged_takes(const IrrepWgradParams& params) {
   const ConvShape& s = params.shape;
   if (s.order() != kOrder || (params.type != ScalarType::BFloat16 && params.type != ScalarType::Float16)) return false;
   if (s.lifting || s.in_fields > kStagedFields || s.out_fields > kStagedFields || !is_simple(s.rows) ||
-      !is_simple(s.columns) || s.batch == 0 || orbit_groups(s) > kMostWarps)
+      !is_simple(s.columns) || s.batch == 0 || staged_orbit_groups(s) > kMostWarps)
     return false;
   const Problem<__half> p(params, {});
-  return p.shared_bytes() <= kMostSharedBytes && p.x.fits() && p.dy.fits();
-}
-
-int irrep_wgrad_staged_warps(const ConvShape& shape) {
-  const int groups = orbit_groups(shape), parts = std::min(kSteps, kMostWarps / groups);
-  return groups * (parts == 3 ? 2 : parts);
+  return p.shared_bytes() + kStaticBytes <= kMostSharedBytes && p.x.fits() && p.dy.fits();
 }
 
 cudaError_t irrep_wgrad_staged(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream) {

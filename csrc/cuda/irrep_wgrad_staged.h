@@ -9,9 +9,6 @@ namespace gconv::cuda {
 // Whether irrep_wgrad_staged can compute the layer.
 bool irrep_wgrad_staged_takes(const IrrepWgradParams& params);
 
-// Of a block of threads.
-int irrep_wgrad_staged_warps(const ConvShape& shape);
-
 cudaError_t irrep_wgrad_staged(const IrrepWgradParams& params, const WgradPlan& plan, cudaStream_t stream);
 
 }  // namespace gconv::cuda

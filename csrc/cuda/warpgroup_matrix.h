@@ -15,11 +15,11 @@
 
 namespace gconv::cuda {
 
-// B in shared memory: rows of 64 or 32 numbers of 16 bits, whose chunks of 16 bytes change places so that eight rows
+// B in shared memory: rows of 64, 32 or 16 numbers of 16 bits, whose chunks of 16 bytes change places so that eight rows
 // meet no bank twice. Eight rows start at a multiple of their size.
 template <int Columns>
 struct SwizzledRows {
-  static_assert(Columns == 64 || Columns == 32);
+  static_assert(Columns == 64 || Columns == 32 || Columns == 16);
   static constexpr int kChunks = Columns / 8, kEightRowsBytes = 8 * Columns * 2;
 
   // Where a chunk of eight numbers is, in numbers; a line of 128 bytes is what the hardware counts.
@@ -28,7 +28,7 @@ struct SwizzledRows {
   }
   // Of the rows that start there.
   __device__ static uint64_t descriptor(const void* rows) {
-    constexpr uint64_t kMode = Columns == 64 ? 1 : 2;  // swizzling by 128 bytes, or by 64
+    constexpr uint64_t kMode = Columns == 64 ? 1 : Columns == 32 ? 2 : 3;  // swizzling by 128, 64 or 32 bytes
     return (shared_address(rows) & 0x3ffff) >> 4 | uint64_t{kEightRowsBytes >> 4} << 32 | kMode << 62;
   }
 };
