@@ -232,7 +232,7 @@ bool irrep_wgrad_staged_takes(const IrrepWgradParams& params) {
   const ConvShape& s = params.shape;
   if (s.order() != kOrder || (params.type != ScalarType::BFloat16 && params.type != ScalarType::Float16)) return false;
   if (s.lifting || s.in_fields > kStagedFields || s.out_fields > kStagedFields || !is_simple(s.rows) ||
-      !is_simple(s.columns) || s.batch == 0 || staged_orbit_groups(s) > kMostWarps)
+      !is_simple(s.columns) || s.batch == 0 || !positions_fit(s) || staged_orbit_groups(s) > kMostWarps)
     return false;
   const Problem<__half> p(params, {});
   return p.shared_bytes() + kStaticBytes <= kMostSharedBytes && p.x.fits() && p.dy.fits();

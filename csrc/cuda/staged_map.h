@@ -40,8 +40,9 @@ struct StagedMap {
     const int64_t image = columns.out * rows.out;
     const int64_t crossed = std::min<int64_t>(batch - 1, (tile_pixels - 2) / image + 1);
     most_rows = static_cast<int>((tile_pixels - 2) / columns.out + 2 + (size - 1) * (1 + crossed)) + spare;
-    pixels = most_rows * image_columns.value;
-    pixels += (12 - pixels % 8) % 8;  // so that two planes of chunks lie in different banks
+    const int64_t room = int64_t{most_rows} * image_columns.value, spread = (12 - room % 8) % 8;
+    // So that two planes of chunks lie in different banks; of more pixels than int has, none that fits.
+    pixels = static_cast<int>(std::min<int64_t>(room + spread, INT32_MAX));
   }
   bool fits() const { return 1. * columns * strides.column <= INT32_MAX; }
   int64_t bytes(int elements) const { return int64_t{elements} * pixels * kStagedFields * sizeof(T); }

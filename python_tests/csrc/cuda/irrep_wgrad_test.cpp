@@ -211,9 +211,23 @@ std::vector<Case> staged_cases() {
   };
 }
 
+// Rows whose staged pixels are more than 32 bits can count, up to what positions_fit, and beyond it.
+void check_huge() {
+  for (int64_t width : {int64_t{613566755}, int64_t{1} << 40}) {
+    cuda::IrrepWgradParams params;
+    ConvShape& s = params.shape;
+    s.group = find_group("C4"), s.batch = 1, s.in_fields = 4, s.out_fields = 4, s.size = 3;
+    s.rows = {1, 1, 1, 1, 1}, s.columns = {width, width, 1, 1, 1};
+    params.type = ScalarType::BFloat16;
+    params.x_strides = params.dy_strides = {16 * width, 1, 4 * width, 4 * width, 4};
+    if (cuda::plan_irrep_wgrad(params).kernel == cuda::WgradKernel::Staged) ++failures, std::puts("huge, but staged");
+  }
+}
+
 }  // namespace
 
 int main() {
+  check_huge();
   const Format Rows = Format::Rows, ElementsLast = Format::ElementsLast, FieldsLast = Format::FieldsLast;
   const Case cases[] = {
       {2, 1, 5, 17, 7, 6, 3, 1, 1, 1, Rows},                                   // several shares
