@@ -71,10 +71,4 @@ __device__ inline SharePixels share_pixels(const WgradProblem<T>& p, int share) 
           static_cast<int>(min(p.share_pixels, p.pixels - first))};
 }
 
-// The relaxed weights [|P|] of a bank by which x, or dy, is multiplied; nullptr: by none.
-template <typename T>
-__device__ const T* wgrad_scale(const WgradProblem<T>& p, int bank, int order, bool input) {
-  return p.relaxed_weight && input == p.relax_input ? p.relaxed_weight + bank * order : nullptr;
-}
-
 }  // namespace gconv::cuda

@@ -29,6 +29,13 @@ struct WgradPart {
   bool active;  // whether there is a job for it
 };
 
+// The relaxed weights [|P|] of a bank by which x, or dy, is multiplied; nullptr: by none. p has all relaxed weights, and
+// whether they are x's.
+template <typename Problem>
+__device__ auto wgrad_scale(const Problem& p, int bank, int order, bool input) {
+  return p.relaxed_weight && input == p.relax_input ? p.relaxed_weight + bank * order : nullptr;
+}
+
 // Sums in all planes of neighbouring in fields (two need an even number of them) and one out field, as gradients; nothing
 // beyond the last field.
 template <typename Group, int Neighbours, typename T>

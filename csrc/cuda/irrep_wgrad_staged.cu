@@ -103,9 +103,6 @@ __global__ void __launch_bounds__(32 * kMostWarps, 2) irrep_wgrad_staged_kernel(
   // A warp's part of a tile's steps and group of orbits, found again where they are needed: registers are scarce.
   const auto part = [&] { return p.groups.quotient(threadIdx.x / 32); };
   const auto group = [&] { return static_cast<int>(threadIdx.x / 32) - part() * p.groups.value; };
-  const auto scale = [&](int bank, bool input) {
-    return p.relaxed_weight && input == p.relax_input ? p.relaxed_weight + bank * kOrder : nullptr;
-  };
   // What is here and not in registers is so because there are not enough of them.
   __shared__ BlockPart of_block;
   __shared__ int4 shifts[kMostWarps][kOrbits];  // from a pixel's place in x, of an orbit's elements
@@ -128,8 +125,8 @@ __global__ void __launch_bounds__(32 * kMostWarps, 2) irrep_wgrad_staged_kernel(
   for (int i = 0; i < of_block.tiles; ++i) {
     const Tile<T> tile(p, of_block.share, i);
     const TileMap<T> x(p.x, x_numbers, tile, size), dy(p.dy, dy_numbers, tile, 1);
-    x.stage(tile, of_block.block, size, scale(of_block.bank, true));
-    dy.stage(tile, of_block.block, 1, scale(of_block.bank, false));
+    x.stage(tile, of_block.block, size, wgrad_scale(p, of_block.bank, kOrder, true));
+    dy.stage(tile, of_block.block, 1, wgrad_scale(p, of_block.bank, kOrder, false));
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
