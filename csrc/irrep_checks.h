@@ -30,14 +30,14 @@ inline bool lies_in_rows(const at::Tensor& map) {
   return field == 0 || field > column || (field == column && (map.size(1) > 1 || map.size(-1) * map.size(-2) == 1));
 }
 
-// A new map [B, C, |P|, H, W] in the memory format of `like`: rows of pixels, or pixels of numbers (fields and elements
-// in the order in which `like` has them).
+// A new map [B, C, |P|, H, W] in the memory format of `like`: rows of pixels, or pixels of numbers, in which fields lie
+// together as in `like`, or on a GPU in any case, whose kernels read neighbouring fields at once.
 inline at::Tensor empty_map_like(const at::Tensor& like, int64_t fields, int64_t elements, int64_t height,
                                  int64_t width) {
   const int64_t batch = like.size(0);
   const int64_t sizes[] = {batch, fields, elements, height, width};
   if (lies_in_rows(like)) return at::empty(sizes, like.options());
-  if (like.dim() == 5 && like.stride(2) > like.stride(-1)) {  // channels_last_3d: B, |P|, H, W, C
+  if (!like.is_cpu() || (like.dim() == 5 && like.stride(2) > like.stride(-1))) {  // channels_last_3d: B, |P|, H, W, C
     const int64_t strides[] = {elements * height * width * fields, 1, height * width * fields, width * fields, fields};
     return at::empty_strided(sizes, strides, like.options());
   }

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import autograd, dense, kernels, ops, reference, triton_kernels
 from .groups import PointGroup
 from .kept import derivative_free, forward_mode, may_keep
+from .memory_format import lies_in_rows
 
 
 @dataclass(frozen=True)  # PyTorch 2.10 does not trace the properties of a NamedTuple
@@ -223,7 +224,7 @@ def _sizes(call: Convolution) -> _Sizes:
         for n, s, p, d in zip(call.x.shape[-2:], call.stride, call.padding, call.dilation)
     )
     read = in_fields * (1 if call.lifting else order) * call.x.shape[-2] * call.x.shape[-1] / (height * width)
-    return _Sizes(order, out_fields, in_fields, size**2, height, width, read, out_fields * order, ops.lies_in_rows(call.x))
+    return _Sizes(order, out_fields, in_fields, size**2, height, width, read, out_fields * order, lies_in_rows(call.x))
 
 
 def dense_cost(call: Convolution) -> float:

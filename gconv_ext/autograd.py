@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import ops
+from .memory_format import in_format, planes_of, result_format
 
 
 class _AsGiven(inspect.BoundArguments):
@@ -169,6 +170,7 @@ class Fprop(Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, relaxed_weight, y = ctx.saved_tensors
         need_x, need_weight, need_relaxed_weight, need_bias = ctx.needs_input_grad[:4]
+        dy = in_format(dy, result_format(x))  # else dx, and so the gradients of all layers before, would have another format than their maps
         if need_relaxed_weight or need_bias:  # else dgrad and wgrad mask dy while they read it
             dy, y = _masked(dy, y), None
         dx = dgrad(dy, weight, relaxed_weight, y, tuple(x.shape[-2:]), *ctx.options) if need_x else None
@@ -202,6 +204,7 @@ class Dgrad(Function):
         dy, weight, relaxed_weight, activated = ctx.saved_tensors
         need_dy, need_weight, need_relaxed_weight = ctx.needs_input_grad[:3]
         d_dy = d_weight = d_relaxed_weight = None
+        grad_dx = in_format(grad_dx, result_format(dy))
         if need_dy:
             d_dy = _masked(Fprop.apply(grad_dx, weight, relaxed_weight, None, False, *ctx.options), activated)
         if need_weight:
@@ -267,7 +270,7 @@ def dgrad(
         for n, m, s, p, d in zip(input_size, dy.shape[-2:], stride, padding, dilation)
     ]
     dy = _masked(dy, activated)
-    return F.conv_transpose2d(dy.flatten(1, 2), filter, None, stride, padding, missing, groups, dilation)
+    return F.conv_transpose2d(planes_of(dy), filter, None, stride, padding, missing, groups, dilation)
 
 
 def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options: Any) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .groups import PointGroup, as_group
+from .memory_format import empty_map_like
 
 if TYPE_CHECKING:
     from torch._functorch.autograd_function import VmapInfo
@@ -231,24 +232,6 @@ def contents(*tensors: Tensor | None) -> bytes:
     """Bytes of the shapes, dtypes and numbers of plain tensors on the CPU, and of whether inference mode is on: 128 bits for the
     numbers of each, equal for equal bits; for different ones with a probability of 2^-64 at most.  Not to be traced."""
     return _C.contents(*tensors)
-
-
-def lies_in_rows(map: Tensor) -> bool:
-    """Whether a map [B, C, (|P|,) H, W] lies as rows of pixels, not as pixels of numbers, as csrc/irrep_checks.h sees it."""
-    field, column = map.stride(1), map.stride(-1)
-    return field == 0 or field > column or (field == column and (map.shape[1] > 1 or map.shape[-1] * map.shape[-2] == 1))
-
-
-def empty_map_like(like: Tensor, fields: int, elements: int, height: int, width: int) -> Tensor:
-    """A new map in the memory format of `like`, as csrc/irrep_checks.h makes it."""
-    sizes = (like.shape[0], fields, elements, height, width)
-    if lies_in_rows(like):
-        return like.new_empty(sizes)
-    if like.dim() == 5 and like.stride(2) > like.stride(-1):
-        plane = height * width * fields
-        return like.new_empty_strided(sizes, (elements * plane, 1, plane, width * fields, fields))
-    planes = fields * elements
-    return like.new_empty_strided(sizes, (height * width * planes, elements, 1, width * planes, planes))
 
 
 # Fakes: what each op returns, in size and strides, without its numbers.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .groups import PointGroup, move_feature_map, move_space
+from .memory_format import planes_of
 
 
 def expand_filter(weight: Tensor, relaxed_weight: Tensor | None, group: PointGroup, relax_on: str, lifting: bool) -> Tensor:
@@ -39,7 +40,7 @@ def correlate(
 
     x [B, C_in, (|P|,) H, W], filter [|P|·C_out, (|P|·)C_in/groups, k, k], result [B, C_out, |P|, H', W'].
     """
-    planes = x if x.dim() == 4 else x.flatten(1, 2)
+    planes = x if x.dim() == 4 else planes_of(x)
     if bias is not None:
         bias = torch.stack([bias] * group.order, dim=1).flatten()  # repeat_interleave does not compile in PyTorch 2.10
     result = F.conv2d(planes, filter, bias, stride, padding, dilation, groups)
@@ -56,5 +57,5 @@ def correlate_adjoint(
         for n, s, p, d in zip(x.shape[-2:], stride, padding, dilation)
     ]
     beyond = [n - m for n, m in zip(size, reached)]
-    result = F.conv_transpose2d(x.flatten(1, 2), filter, None, stride, padding, beyond, groups, dilation)
+    result = F.conv_transpose2d(planes_of(x), filter, None, stride, padding, beyond, groups, dilation)
     return result.unflatten(1, (-1, group.order))

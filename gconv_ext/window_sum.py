@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import ops
 from .kept import forward_mode, plain
+from .memory_format import lies_in_rows
 
 
 def window_sum(x: Tensor, taps: Sequence[float], stride: int, padding: int = 0) -> Tensor:
@@ -38,7 +39,7 @@ def _has_kernels(x: Tensor) -> bool:
         ops.is_compiled("window_sum_fprop", x.device)
         and x.dtype in (torch.float32, torch.float64)
         and x.dim() >= 3
-        and ops.lies_in_rows(x)  # else slices keep the memory format
+        and lies_in_rows(x)  # else slices keep the memory format
         and plain(x)
         and not forward_mode()
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gconv_ext import ops, reference, transform_feature_map
+from gconv_ext.memory_format import empty_map_like
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU; csrc/cuda's tests run the kernels on the CPU")
 DEVICE = "cuda"
@@ -98,10 +99,13 @@ def test_irrep_fprop_and_dgrad(kind, group, layer, geometry, dtype):
         arguments = (on_device(x).to(memory_format=format), *weights, on_device(bias))
         y = ops.fprop("irrep", *arguments, None, *names, *options.values(), groups, True)
         assert_within(y, expected)
+        assert y.stride() == empty_map_like(arguments[0], *y.shape[1:]).stride()
         assert torch.equal(ops.fprop("irrep", *arguments, transformed, *names, *options.values(), groups, True), y)
         if not cases.is_lifting(kind):
             dy, mask = (on_device(map).to(memory_format=format) for map in (grad, activated))
-            assert_within(ops.dgrad("irrep", dy, *weights, mask, *backward), expected_grad)
+            dx = ops.dgrad("irrep", dy, *weights, mask, *backward)
+            assert_within(dx, expected_grad)
+            assert dx.stride() == empty_map_like(dy, *dx.shape[1:]).stride()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -136,6 +140,16 @@ def test_fused(kind, group, layer, geometry, dtype):
         for tensor, right in zip(got, expected):
             assert tensor.shape == right.shape and tensor.dtype == dtype
             assert (tensor.cpu().double() - right).abs().max() <= TOLERANCES[dtype] * right.abs().max()
+
+
+@pytest.mark.parametrize("family", ["irrep", "fused"])
+def test_what_has_its_planes_last_becomes_a_map_with_its_fields_last(family, kind, group):
+    x, weight, *rest = cases.make(kind, group, in_fields=3, out_fields=16)
+    relaxed_weight, options = rest[0] if len(rest) > 1 else None, (group.name, cases.relax_on(kind), [1, 1], [1, 1], [1, 1], 1, False)
+    last = on_device(x).flatten(1, -3).clone(memory_format=torch.channels_last).unflatten(1, x.shape[1:-2])
+    run = lambda x: ops.fprop(family, x, on_device(weight), on_device(relaxed_weight), None, None, *options)  # noqa: E731
+    y = run(last)
+    assert y.is_contiguous(memory_format=torch.channels_last_3d) and torch.allclose(y, run(on_device(x)), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", ["irrep", "fused"])

@@ -56,7 +56,7 @@ class LayerContender(NamedTuple):
     """One way to compute a layer.
 
     Attributes:
-        compute: the result [B, |P|·C_out, H, W] of the tensors of one copy.
+        compute: the result of the tensors of one copy, as it lies in memory: to flatten ours would copy it where the fields are last.
         inputs: for each copy, x and the filter bank or the expanded filter.
         within: makes the context of each call.
     """
@@ -191,7 +191,7 @@ def layer(case: LayerCase, pass_: str, dtype: torch.dtype, device: str, l2_bytes
 
     def ours_as(algorithm: str) -> Callable[..., Tensor]:
         function, options = getattr(functional, kind), dict(group=case.group, padding=1, algorithm=algorithm, **relax)
-        return lambda x, *weights: function(x, *weights, **options).flatten(1, 2)
+        return lambda x, *weights: function(x, *weights, **options)
 
     formats = {"": x, " channels_last": last(x)}
     if not case.lifting:
@@ -200,9 +200,8 @@ def layer(case: LayerCase, pass_: str, dtype: torch.dtype, device: str, l2_bytes
     inputs = {format: [[x, *weights] for x in xs] for format, xs in maps.items()}
     ours_last = [format for format in formats if format != " channels_last" or case.lifting]
     algorithms_, left_out = ours(weights[0])
-    eager = {name + format: LayerContender(ours_as(name), inputs[format]) for name in algorithms_ for format in ours_last}
-    if "dense" in algorithms_:  # whose planes need no copy in this one
-        eager["dense channels_last"] = LayerContender(ours_as("dense"), inputs[" channels_last"])
+    in_formats = {name: ["", " channels_last"] if name == "dense" else ours_last for name in algorithms_}  # that need no copy
+    eager = {name + format: LayerContender(ours_as(name), inputs[format]) for name in algorithms_ for format in in_formats[name]}
     if "irrep channels_last_3d" in eager and _may_take_wgmma(weights[0]):
         eager["irrep mma.sync channels_last_3d"] = eager["irrep channels_last_3d"]._replace(within=ops.without_wgmma)
     filter = functional.expand_filter(*weights, group=case.group, **relax)
@@ -253,22 +252,20 @@ def _escnn(case: LayerCase, pass_: str, maps: list[Tensor]) -> tuple[LayerConten
 
 
 def network(name: str, device: str) -> Contenders:
-    """Training steps of our network by algorithm, and of its copy from F.conv2d on filters that were expanded once."""
+    """Training steps of our network by algorithm, and of its copy from F.conv2d on filters that were expanded once.  All bring
+    the image into torch.channels_last, and compute in that or, by our own kernels, in torch.channels_last_3d."""
     torch.manual_seed(0)
     base = create_model(name, algorithm="reference").to(device)
     x = torch.randn(64, base.in_channels, NETWORKS[name], NETWORKS[name], device=device)
     labels = torch.randint(10, (64,), device=device)
     algorithms_, left_out = ours(next(base.parameters()).detach().bfloat16())
-    formats = {"": torch.contiguous_format, " channels_last": torch.channels_last}
 
-    def contender(algorithm: str, format: str, dtype: torch.dtype = torch.float32) -> NetworkContender:
+    def contender(algorithm: str, dtype: torch.dtype = torch.float32) -> NetworkContender:
         network = create_model(name, algorithm=algorithm).to(device, dtype)
         network.load_state_dict(base.state_dict())
-        network.memory_format = formats[format]
         return NetworkContender(network, x.to(dtype), labels)
 
-    eager = {algorithm + format: contender(algorithm, format) for algorithm in algorithms_ for format in formats}
-    eager["conv2d channels_last"] = NetworkContender(from_conv2d(base).to(device), x, labels)
-    plain = [contender("reference", format) for format in formats]
-    found = bounds(contender("reference", "", torch.float64), plain, "training step")
+    eager = {algorithm: contender(algorithm) for algorithm in algorithms_}
+    eager["conv2d"] = NetworkContender(from_conv2d(base).to(device), x, labels)
+    found = bounds(contender("reference", torch.float64), [contender("reference")], "training step")
     return Contenders(eager, lambda name: found, left_out, 1)

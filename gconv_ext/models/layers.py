@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import nn as gnn
 from ..checks import check_tensor
+from ..memory_format import for_network
 
 
 class Layers(NamedTuple):
@@ -61,7 +62,7 @@ class StagedCNN(nn.Module):
         stages: {name: module}, called in turn.
         head: from the last stage's maps to [B, width].
         classifier: from [B, width] to logits.
-        memory_format: of the image that the first stage gets.
+        memory_format: of the image that the first stage gets on the CPU; elsewhere it is torch.channels_last.
 
     Attributes:
         stages: their names; each is a submodule of that name.
@@ -83,8 +84,7 @@ class StagedCNN(nn.Module):
         check_tensor("x", x, 4, "[B, C, H, W]")
         if x.shape[1] != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels in [B, C, H, W], got shape {tuple(x.shape)}")
-        # clone, because contiguous() leaves the strides of an image with one channel as they are.
-        x = x.clone(memory_format=self.memory_format)
+        x = for_network(x, self.memory_format)
         for name in self.stages:
             x = self.get_submodule(name)(x)
         return self.classifier(self.head(x))

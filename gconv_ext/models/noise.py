@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_tensor
+from ..memory_format import for_network
 from ..nn import GroupConv2d, LiftingConv2d, RelaxedGroupConv2d, RelaxedLiftingConv2d, RelaxedTranslationConv2d
 
 HIDDEN_CONVOLUTIONS = 7
@@ -44,8 +45,7 @@ class _NoiseCNN(nn.Module):
         check_tensor("x", x, 4, "[B, C, H, W]")
         if x.shape[1] != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels in [B, C, H, W], got shape {tuple(x.shape)}")
-        # Every layer keeps the format. clone, because contiguous() leaves the strides of an image with one channel as they are.
-        features = self.features(x.clone(memory_format=self.memory_format))
+        features = self.features(for_network(x, self.memory_format))  # every layer keeps the format
         return self.classifier(features.flatten(2).mean(2))
 
     def equivariance_penalty(self) -> Tensor:

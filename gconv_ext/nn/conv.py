@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import algorithms, checks, functional
 from ..groups import PointGroup, as_group
+from ..memory_format import by_planes, format_of, in_format
 
 
 class _Conv2d(nn.Module):
@@ -74,9 +75,11 @@ class _Conv2d(nn.Module):
             return x
         checks.check_tensor("x", x, 4 if self._lifting else 5, "[B, C_in, H, W]" if self._lifting else "[B, C_in, |P|, H, W]")
         rows, columns = self.padding
-        planes = x if self._lifting else x.flatten(1, 2)
-        planes = F.pad(planes, (columns, columns, rows, rows), mode=self.padding_mode)
-        return planes if self._lifting else planes.unflatten(1, x.shape[1:3])
+
+        def pad(planes: Tensor) -> Tensor:
+            return F.pad(planes, (columns, columns, rows, rows), mode=self.padding_mode)
+
+        return pad(x) if self._lifting else in_format(by_planes(pad, x), format_of(x))
 
     def extra_repr(self) -> str:
         def plain(pair: tuple[int, int]) -> int | tuple[int, int]:

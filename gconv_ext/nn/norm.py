@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import batch_norm
 from ..checks import check_activation, check_positive, check_tensor
-from ..ops import lies_in_rows
+from ..memory_format import lies_in_rows
 from .sums import element_sum, plane_sum, widened
 
 _LAYOUT = "[B, C, |P|, H, W]"

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import check_positive, check_tensor
+from ..memory_format import by_planes
 from ..window_sum import window_sum
 from .sums import element_sum, plane_sum, widened
 
@@ -123,7 +124,7 @@ class SpatialMaxPool2d(_SpatialPool2d):
     """
 
     def _pool(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x.flatten(1, 2), self.kernel_size, self.stride, self.padding).unflatten(1, x.shape[1:3])
+        return by_planes(lambda planes: F.max_pool2d(planes, self.kernel_size, self.stride, self.padding), x)
 
 
 class SpatialAvgPool2d(_SpatialPool2d):

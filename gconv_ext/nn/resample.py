@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_positive, check_tensor
+from ..memory_format import format_of, in_format
 from ..window_sum import separable, window_sum
 from .pooling import SpatialMaxPool2d, _SpatialPool2d
 from .sums import widened
@@ -185,8 +186,10 @@ class SpatialUpsample2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
         if self.mode == "nearest":
-            return x.repeat_interleave(self.scale_factor, -2).repeat_interleave(self.scale_factor, -1)
-        return self._bilinear(widened(x)).to(x.dtype)
+            y = x.repeat_interleave(self.scale_factor, -2).repeat_interleave(self.scale_factor, -1)
+        else:
+            y = self._bilinear(widened(x)).to(x.dtype)
+        return in_format(y, format_of(x))
 
     def extra_repr(self) -> str:
         return f"scale_factor={self.scale_factor}, mode={self.mode!r}"

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..groups import as_group
-from ..ops import empty_map_like, lies_in_rows
+from ..memory_format import empty_map_like, lies_in_rows
 from . import configurations
 from .launch import (
     Axis,

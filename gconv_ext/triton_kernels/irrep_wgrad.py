@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..groups import as_group
-from ..ops import lies_in_rows
+from ..memory_format import lies_in_rows
 from . import configurations
 from .launch import chosen, contiguous, forward_axes, group_tables, is_wide, map_strides, on_device, precision, tap_lists
 from .tiles import fourier, inverse_fourier, listed_tap, listed_taps, load_map, moved_tap, replaced, widened

@@ -97,6 +97,15 @@ def test_bfloat16_and_autocast(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_maps_with_their_fields_last_keep_them_so(name):
+    layer, x = make(name)
+    y = layer(x.clone(memory_format=torch.channels_last_3d))
+    assert torch.allclose(y, layer(x), rtol=1e-5, atol=1e-6)
+    if y.dim() == 5 and y[0, 0, 0].numel() > 1:
+        assert y.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_state_and_copies(name):
     layer, x = make(name)
     want, state = layer(x), copy.deepcopy(layer.state_dict())
