@@ -19,9 +19,9 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 
         y[b, c, h, p] = (x[b, c, h, p] − mean_c) / sqrt(var_c + eps) · weight[c] + bias[c]
 
-    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.  On the CPU in float32
-    and float64, training, and inference without gradients, go through kernels of this package, everything else through
-    PyTorch's.
+    Exact to the bit in eval mode; in training, statistics are summed in an order that a turn changes.  The memory format of x
+    stays, but for planes in torch.channels_last on the CPU.  There, in float32 and float64, training, and inference without
+    gradients, go through kernels of this package, everything else through PyTorch's.
 
     Args: num_features counts fields; the others as for torch.nn.BatchNorm2d; activation: None, or "relu" to return
         max(y, 0), in the same pass where there are kernels.
@@ -43,11 +43,11 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         check_tensor("x", x, 5, _LAYOUT)
+        y = self._by_kernels(x)
+        if y is not None:
+            return y
         if lies_in_rows(x):
             # PyTorch rounds otherwise where rows and columns have changed places in memory alone, as in a turned view.
-            y = self._by_kernels(x)
-            if y is not None:
-                return y
             x = x.contiguous()
         y = super().forward(x)
         return y if self.activation is None else F.relu(y)
@@ -55,14 +55,19 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
     def _by_kernels(self, x: Tensor) -> Tensor | None:
         """None where they do not take x."""
         mean, var = self.running_mean, self.running_var
-        if not batch_norm.has_kernels(x, self.weight, self.bias, mean, var):
+        in_rows = lies_in_rows(x)
+        takes = batch_norm.has_kernels if in_rows else batch_norm.has_planes_kernels
+        if not takes(x, self.weight, self.bias, mean, var):
             return None
         relu = self.activation is not None
         if self.training or mean is None or var is None:
-            y, mean, var = batch_norm.normalise(x, self.weight, self.bias, self.eps, relu)
+            normalise = batch_norm.normalise if in_rows else batch_norm.normalise_planes
+            y, mean, var = normalise(x, self.weight, self.bias, self.eps, relu)
             if self.training and self.track_running_stats:
                 self._track(mean, var, x.numel() // x.shape[1])
             return y
+        if not in_rows:
+            return batch_norm.inference_planes(x, self.weight, self.bias, mean, var, self.eps, relu)
         tensors = (x, self.weight, self.bias)
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
             return None
@@ -78,8 +83,8 @@ class GroupBatchNorm2d(nn.BatchNorm3d):
             return  # somebody has taken them away
         self.num_batches_tracked.add_(1)
         factor = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, factor)
-        self.running_var.lerp_(var * (count / (count - 1)), factor)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
+        self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), factor)
 
 
 class _SampleNorm2d(nn.Module):
