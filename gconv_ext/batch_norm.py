@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import ops
-from .kept import forward_mode, plain
+from .kept import differentiated, forward_mode, plain
 from .memory_format import format_of, in_format
 
 _ALL_BUT_FIELDS = (0, 2, 3, 4)
@@ -112,7 +112,7 @@ class _BatchNorm(torch.autograd.Function):
             return None, None, None, None, None
         x, weight, mean, var, activated = ctx.saved_tensors
         need_x, need_weight, need_bias, _, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():
+        if differentiated():
             dy = dy if activated is None else dy.masked_fill(activated <= 0, 0)
             dx, dweight, dbias = _differentiable_dgrad(dy, x, weight, ctx.eps)
         else:
@@ -144,7 +144,7 @@ class _PlanesBatchNorm(torch.autograd.Function):
         dx: Tensor | None
         x, weight, mean, invstd = ctx.saved_tensors
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():
+        if differentiated():
             dx, dweight, dbias = _differentiable_dgrad(dy, x, weight, ctx.eps)
         else:
             dx, dweight, dbias = _planes_dgrad(in_format(dy, "planes last"), x, weight, mean, invstd, need_x)

@@ -71,6 +71,11 @@ def _traced() -> bool:
     return not torch.compiler.is_compiling() and torch._C._is_tracing()  # torch.compile does not take the second question
 
 
+def differentiated() -> bool:
+    """Whether what a backward pass computes is to be differentiated itself."""
+    return torch.is_grad_enabled() or forward_mode()
+
+
 def forward_mode() -> bool:
     """Whether forward-mode derivatives are being taken.  The compiled ops have none: torch.compile does not capture a
     Function that defines jvp."""

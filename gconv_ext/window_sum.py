@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import ops
-from .kept import forward_mode, plain
+from .kept import differentiated, forward_mode, plain
 from .memory_format import lies_in_rows
 
 
@@ -54,7 +54,7 @@ class _WindowSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
         # Without a graph to build the op itself, which vmap knows.
-        dgrad = _WindowSumDgrad.apply if torch.is_grad_enabled() else ops.window_sum_dgrad
+        dgrad = _WindowSumDgrad.apply if differentiated() else ops.window_sum_dgrad
         return dgrad(dy, *ctx.options), None, None, None
 
 
@@ -68,7 +68,7 @@ class _WindowSumDgrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor, None, None, None, None]:
-        fprop = _WindowSum.apply if torch.is_grad_enabled() else ops.window_sum_fprop
+        fprop = _WindowSum.apply if differentiated() else ops.window_sum_fprop
         return fprop(ddx, *ctx.options), None, None, None, None
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from networks import small_network
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
 
 from gconv_ext import explain, nn
@@ -99,6 +100,29 @@ def test_forward_mode_of_other_layers(layer, x):
     layer, x = layer.double(), x.double()
     _, got = jvp(layer, (x,), (x,))
     assert torch.allclose(got, layer(x) - layer(0 * x), rtol=1e-9, atol=1e-12)  # affine in x
+
+
+@pytest.mark.parametrize("layer, refused", [
+    (nn.GroupConv2d(2, 2, 3, algorithm="irrep"), True),
+    (nn.GroupConv2d(2, 2, 3, algorithm="irrep", activation="relu"), True),
+    (nn.GroupConv2d(2, 2, 3, algorithm="dense"), False),
+    (nn.SpatialAvgPool2d(3), True),
+    (nn.GroupBatchNorm2d(2), False),
+    (nn.NonstationaryGroupConv2d(2, 2, 3, soft="both"), True),
+], ids=lambda value: repr(value)[:12])  # fmt: skip
+def test_a_backward_pass_loses_no_tangent(layer, refused):
+    """Of a forward pass without one: gradients are linear in dy."""
+    x = torch.randn(2, 2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    y = layer.double()(x)
+    dy = torch.randn_like(y)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(dy, dy)
+        if refused:
+            with pytest.raises(NotImplementedError, match="jvp"):
+                torch.autograd.grad(y, x, dual)
+            return
+        got, want = torch.autograd.grad(y, x, dual)[0], torch.autograd.grad(layer(x), x, dy)[0]
+        assert torch.allclose(forward_ad.unpack_dual(got).tangent, want, rtol=1e-9, atol=1e-12)
 
 
 @each_algorithm
