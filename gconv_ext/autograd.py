@@ -173,11 +173,17 @@ class Fprop(Function):
         x, weight, relaxed_weight, y = ctx.saved_tensors
         need_x, need_weight, need_relaxed_weight, need_bias = ctx.needs_input_grad[:4]
         dy = in_format(dy, result_format(x))  # else dx, and so the gradients of all layers before, would have another format than their maps
-        if need_relaxed_weight or need_bias:  # else dgrad and wgrad mask dy while they read it
+        if need_bias:  # else the passes mask dy while they read it
             dy, y = _masked(dy, y), None
         dx = dgrad(dy, weight, relaxed_weight, y, tuple(x.shape[-2:]), *ctx.options) if need_x else None
-        dweight = _of(Wgrad)(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
-        drelaxed_weight = rgrad(x, weight, dy, *ctx.options) if need_relaxed_weight else None
+        dweight = drelaxed_weight = None
+        if need_relaxed_weight and (elementwise := _elementwise_kernels(ctx.options[0], x.device)):
+            gradients = element_wgrad(x, dy, y, weight.shape[-1], elementwise, *ctx.options[1:])
+            drelaxed_weight = weight.flatten(1) @ gradients.flatten(1).mT
+            dweight = (relaxed_weight @ gradients.flatten(1)).view(weight.shape) if need_weight else None
+        else:
+            dweight = _of(Wgrad)(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
+            drelaxed_weight = rgrad(x, weight, dy, y, *ctx.options) if need_relaxed_weight else None
         return dx, dweight, drelaxed_weight, dy.sum((0, 2, 3, 4)) if need_bias else None, *(None,) * 8
 
 
@@ -212,7 +218,7 @@ class Dgrad(Function):
         if need_weight:
             d_weight = Wgrad.apply(grad_dx, dy, relaxed_weight, activated, weight.shape[-1], *ctx.options)
         if need_relaxed_weight:
-            d_relaxed_weight = rgrad(grad_dx, weight, _masked(dy, activated), *ctx.options)
+            d_relaxed_weight = rgrad(grad_dx, weight, dy, activated, *ctx.options)
         return d_dy, d_weight, d_relaxed_weight, *(None,) * 9
 
 
@@ -246,7 +252,7 @@ class Wgrad(Function):
         if need_dy:
             d_dy = _masked(Fprop.apply(x, grad_weight, relaxed_weight, None, False, *ctx.options), activated)
         if need_relaxed_weight:
-            d_relaxed_weight = rgrad(x, grad_weight, _masked(dy, activated), *ctx.options)
+            d_relaxed_weight = rgrad(x, grad_weight, dy, activated, *ctx.options)
         return d_x, d_dy, d_relaxed_weight, *(None,) * 9
 
 
@@ -280,12 +286,34 @@ def dgrad(
     return F.conv_transpose2d(planes_of(dy), filter, None, stride, padding, missing, groups, dilation)
 
 
-def rgrad(x: Tensor, weight: Tensor, dy: Tensor, *options: Any) -> Tensor:
-    """Gradient of <fprop(x, ψ, w), dy> to the relaxed weights w [L, |P|], differentiable.
+def _elementwise_kernels(kernels: str, device: torch.device) -> str | None:
+    """The family for element_wgrad: one that forms the products of all elements anyway, or None where there is none."""
+    if kernels.startswith("triton"):
+        return "triton_fused"
+    return "fused" if ops.is_compiled("fused_wgrad", device) else None
 
-    On the output it is Σ dy · fprop(x, ψ_l), on the input Σ x · dgrad(dy, ψ_l): a strict convolution in which the L banks lie
-    side by side in the fields.
+
+def element_wgrad(x: Tensor, dy: Tensor, activated: Tensor | None, kernel_size: int, *options: Any) -> Tensor:
+    """The gradients G_h of a relaxed convolution's filters for each element h, carried back to ψ's: [|P|, *one bank],
+    differentiable; `activated` as in Wgrad.
+
+        <fprop(x, ψ, w), dy> = Σ_l Σ_h w[l, h] · <ψ_l, G_h>
+
+    so that they hold the gradients to all ψ_l and to w.  wgrad is linear in w: G is that of the identity.
     """
+    identity = torch.eye(dy.shape[2], dtype=dy.dtype, device=dy.device)
+    return _of(Wgrad)(x, dy, identity, activated, kernel_size, *options)
+
+
+def rgrad(x: Tensor, weight: Tensor, dy: Tensor, activated: Tensor | None, *options: Any) -> Tensor:
+    """Gradient of <fprop(x, ψ, w), dy> to the relaxed weights w [L, |P|], differentiable; `activated` as in Wgrad.
+
+    By element_wgrad; or on the output Σ dy · fprop(x, ψ_l), on the input Σ x · dgrad(dy, ψ_l): a strict convolution in which
+    the L banks lie side by side in the fields.
+    """
+    if elementwise := _elementwise_kernels(options[0], x.device):
+        return weight.flatten(1) @ element_wgrad(x, dy, activated, weight.shape[-1], elementwise, *options[1:]).flatten(1).mT
+    dy = _masked(dy, activated)
     relax_on, groups, banks = options[2], options[-1], weight.shape[0]
     dtype = x.dtype
     if dtype in (torch.bfloat16, torch.float16):  # sums are formed in float32

@@ -142,6 +142,30 @@ def test_fused(kind, group, layer, geometry, dtype):
             assert (tensor.cpu().double() - right).abs().max() <= TOLERANCES[dtype] * right.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("algorithm", ["irrep", "fused"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_of_relaxed_layers(algorithm, kind, group, bias, dtype):
+    """To the banks and their weights, both from one wgrad."""
+    if "relaxed" not in kind:
+        pytest.skip("strict")
+    tensors = [t for t in cases.make(kind, group, in_fields=5, out_fields=6, banks=3, bias=bias, dtype=dtype) if t is not None]
+    slope = None
+
+    def gradients(algorithm, dtype):
+        nonlocal slope
+        inputs = [tensor.to(DEVICE, dtype).requires_grad_() for tensor in tensors]
+        y = cases.call(kind, [*inputs, None][:4], group, padding=1, activation="relu", algorithm=algorithm)
+        slope = torch.randn_like(y) if slope is None else slope
+        return torch.autograd.grad(y, inputs, slope.to(dtype))
+
+    exact = gradients("reference", torch.float64)
+    plain, got = gradients("reference", dtype), gradients(algorithm, dtype)
+    for result, peer, want in zip(got, plain, exact):
+        error, allowed = ((t.double() - want).abs().max() for t in (result, peer))
+        assert error <= 2 * allowed + 1e-9 * want.abs().max()
+
+
 @pytest.mark.parametrize("family", ["irrep", "fused"])
 def test_what_has_its_planes_last_becomes_a_map_with_its_fields_last(family, kind, group):
     x, weight, *rest = cases.make(kind, group, in_fields=3, out_fields=16)

@@ -62,6 +62,8 @@ INTERPRETED = [
     *(("group", "C4", case) for case in CASES[1:]),
     ("lifting", "D4", CASES[2]),
     ("relaxed input", "D2", CASES[1]),
+    ("relaxed output", "D1", SMALL | dict(planar=dict(padding=1, activation="relu"), banks=3, bias=False, groups=2, in_fields=4, out_fields=4)),
+    ("relaxed lifting", "C2", SMALL | dict(planar=dict(padding=1, activation="relu"))),
 ]
 
 
