@@ -74,7 +74,7 @@ class Cuda:
             self.flags.append("-DGCONV_SM90A")  # the code that Hopper alone has is there
         plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True, check=True).stderr
         includes, libraries = (shlex.split(re.search(rf"^#\$ {name}=(.*)$", plan, re.M)[1]) for name in ("INCLUDES", "LIBRARIES"))
-        self.cxx_flags = ["-DGCONV_CUDA", *includes]
+        self.cxx_flags = includes
         # The runtime's symbols stay inside: torch brings a runtime of its own.
         self.link_flags = [*libraries, "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,libcudart_static.a"]
 

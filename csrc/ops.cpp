@@ -1,4 +1,4 @@
-// The list of ops: schemas and the function behind each on each device. gconv_ext/ops.py holds the fakes,
+// The list of ops: schemas, and the function behind each on the CPU; on GPUs, cuda/ops.cpp. gconv_ext/ops.py holds the fakes,
 // gconv_ext/autograd.py the derivatives.
 #include <torch/library.h>
 
@@ -7,10 +7,6 @@
 #include "expand_filter.h"
 #include "irrep.h"
 #include "window_sum.h"
-#ifdef GCONV_CUDA
-#include "cuda/binding.h"
-#include "cuda/wgmma_choice.h"
-#endif
 
 TORCH_LIBRARY(gconv_ext, m) {
   m.def("expand_filter(Tensor weight, Tensor? relaxed_weight, str group, str relax_on) -> Tensor");
@@ -53,9 +49,6 @@ TORCH_LIBRARY(gconv_ext, m) {
   m.def(
       "fused_wgrad(Tensor x, Tensor dy, Tensor? relaxed_weight, Tensor? activated, str group, str relax_on, int kernel_size, "
       "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor");
-#ifdef GCONV_CUDA
-  m.def("allow_wgmma(bool allowed) -> bool", &gconv::cuda::allow_wgmma);
-#endif
 }
 
 TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
@@ -73,17 +66,3 @@ TORCH_LIBRARY_IMPL(gconv_ext, CPU, m) {
   m.impl("window_sum_fprop", &gconv::window_sum_fprop_cpu);
   m.impl("window_sum_dgrad", &gconv::window_sum_dgrad_cpu);
 }
-
-#ifdef GCONV_CUDA
-TORCH_LIBRARY_IMPL(gconv_ext, CUDA, m) {
-  m.impl("expand_filter", &gconv::expand_filter_cuda);
-  m.impl("expand_filter_backward", &gconv::expand_filter_backward_cuda);
-  m.impl("irrep_fprop", &gconv::irrep_fprop_cuda);
-  m.impl("irrep_transform_weight", &gconv::irrep_transform_weight_cuda);
-  m.impl("irrep_dgrad", &gconv::irrep_dgrad_cuda);
-  m.impl("irrep_wgrad", &gconv::irrep_wgrad_cuda);
-  m.impl("fused_fprop", &gconv::fused_fprop_cuda);
-  m.impl("fused_dgrad", &gconv::fused_dgrad_cuda);
-  m.impl("fused_wgrad", &gconv::fused_wgrad_cuda);
-}
-#endif

@@ -15,9 +15,9 @@ def tool(name):
     return found
 
 
-def run(*command):
+def run(*command, environment=None):
     """What the command prints; it must succeed."""
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert result.returncode == 0, result.stdout
     return result.stdout
 
