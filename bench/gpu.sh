@@ -36,7 +36,7 @@ tests() { # in one process a core, for Triton compiles a kernel or more in each 
         echo "the tests need pytest and hypothesis: install them, or name a folder that has them in PYTHONPATH"
         return 1
     }
-    local files=(python_tests/{test_cuda_ops,test_memory_format,nn/test_batch_norm_planes,triton_kernels/test_kernels}.py) found ids mine processes=() status=0
+    local files=(python_tests/{test_cuda_ops,test_cuda_networks,test_memory_format,nn/test_batch_norm_planes,triton_kernels/test_kernels}.py) found ids mine processes=() status=0
     found=$("$PYTHON" -m pytest -q --collect-only "${files[@]}") || {
         echo "$found"
         return 1

@@ -22,6 +22,6 @@ def test_what_needs_a_gpu(tmp_path):
     for arguments in (
         ("--every=11", tests / "test_cuda_ops.py"),
         (tests / "test_cuda_ops.py", "-k", "relaxed_layers or wgmma or devices"),
-        (tests / "test_memory_format.py", "-k", "networks"),
+        (tests / "test_memory_format.py", tests / "test_cuda_networks.py", "-k", "networks"),
     ):
         print(run(*pytest_there, *arguments, environment=environment))
