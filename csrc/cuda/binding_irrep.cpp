@@ -21,12 +21,12 @@ cuda::IrrepFpropParams fprop_params(const IrrepLayer& layer) {
 
 void launch_fprop(cuda::IrrepFpropParams& params, const at::Tensor& x, const at::Tensor& y, const char* op) {
   const c10::DeviceGuard guard(x.device());
-  const at::Tensor workspace = at::empty({cuda::irrep_fprop_workspace(params)}, x.options().dtype(at::kByte));
-  params.workspace = workspace.mutable_data_ptr();
   params.x = x.const_data_ptr();
   params.x_strides = map_strides(x);
   params.y = y.mutable_data_ptr();
   params.y_strides = map_strides(y);
+  const at::Tensor workspace = at::empty({cuda::irrep_fprop_workspace(params)}, x.options().dtype(at::kByte));
+  params.workspace = workspace.mutable_data_ptr();
   check_launch(cuda::irrep_fprop(params, current_stream(x)), op);
 }
 

@@ -23,8 +23,10 @@ struct IrrepFpropParams {
   const void* x = nullptr;
   const void* x_activated = nullptr;  // x counts where this, with the strides of x, is above 0 (or NaN), or everywhere
   MapStrides x_strides;
+  int64_t x_fields = 0;                      // that may be read, zeros beyond those of `shape`; 0: those
   const void* weight = nullptr;              // ψ [L, groups · O, C, |P|, k, k] of the convolution, contiguous
-  const void* transformed_weight = nullptr;  // of irrep_transform_weight; nullptr: it is made of `weight`
+  const void* transformed_weight = nullptr;  // of irrep_transform_weight, or nullptr; `weight` is there in any case
+  int64_t transformed_pitch = 0;             // from in field to in field of it, zeros beyond the out fields; 0: as many
   const void* relaxed_weight = nullptr;      // [L, |P|]; nullptr: a strict layer
   const void* bias = nullptr;                // [groups · out_fields] or nullptr
   bool relu = false;
@@ -33,11 +35,16 @@ struct IrrepFpropParams {
   void* workspace = nullptr;  // irrep_fprop_workspace(params) bytes, aligned to 16
 };
 
+inline int64_t readable_fields(const IrrepFpropParams& p) { return p.x_fields ? p.x_fields : p.shape.in_fields; }
+inline int64_t transformed_pitch(const IrrepFpropParams& p) {
+  return p.transformed_pitch ? p.transformed_pitch : p.shape.out_fields;
+}
+
 // 0 where one launch does it all, and blocks of threads transform what they need of `weight`.
 int64_t irrep_fprop_workspace(const IrrepFpropParams& params);
 cudaError_t irrep_fprop(const IrrepFpropParams& params, cudaStream_t stream);
 
-// Ψ̂ [L, groups, orbit, plane, in field, out field], rounded once to the type; an orbit is a tap, or, of a lifting
+// Ψ̂ [L, groups, orbit, plane, in field, transformed_pitch], rounded once to the type; an orbit is a tap, or, of a lifting
 // convolution, an orbit of taps. Of params it takes what ψ is, not where it is applied.
 int64_t irrep_transformed_numbers(const IrrepFpropParams& params);
 cudaError_t irrep_transform_weight(const IrrepFpropParams& params, void* transformed, cudaStream_t stream);
@@ -50,6 +57,7 @@ struct IrrepWgradParams {
   bool relax_input = false;  // relaxed_weight weighs x, else dy
   const void* x = nullptr;
   MapStrides x_strides;
+  int64_t x_fields = 0, dy_fields = 0;  // as x_fields above
   const void* dy = nullptr;
   const void* dy_activated = nullptr;  // as x_activated above
   MapStrides dy_strides;
@@ -57,6 +65,9 @@ struct IrrepWgradParams {
   void* grad_weight = nullptr;  // [L, groups · O, C, |P|, k, k], written in full
   void* workspace = nullptr;    // irrep_wgrad_workspace(params) bytes, aligned to 16
 };
+
+inline int64_t readable_x_fields(const IrrepWgradParams& p) { return p.x_fields ? p.x_fields : p.shape.in_fields; }
+inline int64_t readable_dy_fields(const IrrepWgradParams& p) { return p.dy_fields ? p.dy_fields : p.shape.out_fields; }
 
 int64_t irrep_wgrad_workspace(const IrrepWgradParams& params);
 cudaError_t irrep_wgrad(const IrrepWgradParams& params, cudaStream_t stream);

@@ -25,6 +25,7 @@ struct Problem {
   bool lifting, relax_input, relu, masked;
   bool plain;  // x and y lie so that a thread's neighbours are one vector, and x counts as it is
   int x_width, filter_width, y_width;  // numbers that are read, copied and written at once
+  int filter_pitch;
   unsigned column_tiles = 0;
   int64_t mask_offset = 0;  // from a number of x to that of x_activated
   const T *x, *transformed, *relaxed_weight, *bias;
@@ -38,8 +39,9 @@ struct Problem {
         in_fields(static_cast<int>(s.in_fields)), out_fields(static_cast<int>(s.out_fields)), size(s.size),
         orbits(static_cast<int>(s.lifting ? gconv::orbits(s).size() : s.taps())), lifting(s.lifting),
         relax_input(params.relax_input && params.relaxed_weight), relu(params.relu), masked(params.x_activated),
-        x_width(map_width<T>(params.x, params.x_strides, s.in_fields, Operand<T>::kNeighbours)),
-        y_width(map_width<T>(params.y, params.y_strides, s.out_fields, 2)), x(static_cast<const T*>(params.x)),
+        x_width(map_width<T>(params.x, params.x_strides, readable_fields(params), Operand<T>::kNeighbours)),
+        y_width(map_width<T>(params.y, params.y_strides, s.out_fields, 2)),
+        filter_pitch(static_cast<int>(transformed_pitch(params))), x(static_cast<const T*>(params.x)),
         transformed(transformed), relaxed_weight(static_cast<const T*>(params.relaxed_weight)),
         bias(static_cast<const T*>(params.bias)), y(static_cast<T*>(params.y)),
         weight(weight_of<T>(params, transformed)) {

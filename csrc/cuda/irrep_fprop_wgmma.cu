@@ -6,7 +6,7 @@ namespace gconv::cuda {
 namespace {
 
 // Whether kernels may count in 32 bits within a tap's planes of Ψ̂.
-bool planes_fit(const ConvShape& s) { return 1. * s.order() * s.in_fields * s.out_fields <= INT32_MAX; }
+bool planes_fit(const ConvShape& s, int64_t pitch) { return 1. * s.order() * s.in_fields * pitch <= INT32_MAX; }
 
 }  // namespace
 
@@ -16,10 +16,10 @@ bool irrep_fprop_wgmma_takes(const IrrepFpropParams& params, const void* transfo
   if ((s.group->name != "C4" && s.group->name != "D4") || s.rows.spread != 1 || s.columns.spread != 1) return false;
   using Number = uint16_t;
   constexpr int kVector = 16 / sizeof(Number);
-  const int64_t filter = reinterpret_cast<uintptr_t>(transformed) / sizeof(Number) | s.out_fields;
-  return map_width<Number>(params.x, params.x_strides, s.in_fields, kVector) == kVector && filter % kVector == 0 &&
-         map_width<Number>(params.y, params.y_strides, s.out_fields, 2) == 2 && coordinates_fit(s) &&
-         offsets_fit(s, params.x_strides) && planes_fit(s);
+  const int64_t pitch = transformed_pitch(params);
+  const int64_t filter = reinterpret_cast<uintptr_t>(transformed) / sizeof(Number) | pitch;
+  return map_width<Number>(params.x, params.x_strides, readable_fields(params), kVector) == kVector &&
+         filter % kVector == 0 && coordinates_fit(s) && offsets_fit(s, params.x_strides) && planes_fit(s, pitch);
 }
 
 }  // namespace gconv::cuda

@@ -6,7 +6,7 @@
 namespace gconv::cuda {
 
 // Whether irrep_fprop_wgmma can compute the layer: one of C4 or D4, neither lifting, relaxed nor masked nor with a spread,
-// in whose x, y and Ψ̂ the fields lie together, in vectors of 16 bytes.
+// in whose x and Ψ̂ the fields lie together, in vectors of 16 bytes.
 bool irrep_fprop_wgmma_takes(const IrrepFpropParams& params, const void* transformed);
 
 // transformed: Ψ̂ as irrep_transform_weight makes it.

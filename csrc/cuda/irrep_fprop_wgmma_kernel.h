@@ -74,11 +74,11 @@ struct FilterCopier {
     const int first_plane = threadIdx.x / kPlaneChunks, column = place.first_out + 8 * chunk;
     const bool valid = column < p.out_fields && step.field + field < p.in_fields;
     const int64_t plane = int64_t{place.block * p.orbits + step.orbit} * order + first_plane;
-    const T* from = p.transformed + (plane * p.in_fields + step.field + field) * p.out_fields + column;
+    const T* from = p.transformed + (plane * p.in_fields + step.field + field) * p.filter_pitch + column;
     T* place_of = &to[first_plane][0][0][0] + Rows::place(row(field), chunk);
 #pragma unroll
     for (int i = 0; i < order; i += kPlanes)
-      cp_async_16(place_of + i * kFields * 8 * NT, from + i * (p.in_fields * p.out_fields), valid);
+      cp_async_16(place_of + i * kFields * 8 * NT, from + i * (p.in_fields * p.filter_pitch), valid);
   }
 
  private:
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 1) irrep_fprop_wgmma_kernel(const __
   // Found again, so that no registers hold it through the loop.
   const Place end(p, block_index(), kPixels, 8 * NT);
   transform_back<Group>(sums);
-  store_tile<T, order, 1, NT, true>(p, end, sums);
+  store_tile<T, order, 1, NT>(p, end, sums);
 #else
   __trap();  // wgmma_allowed
 #endif

@@ -6,6 +6,7 @@
 #include "irrep_wgrad_simt.h"
 #include "irrep_wgrad_staged.h"
 #include "map_layout.h"
+#include "padded_map.h"
 #include "wgmma_choice.h"
 
 namespace gconv::cuda {
@@ -18,23 +19,71 @@ constexpr int64_t kBlocksAtOnce = kMultiprocessors * 2;  // of the kernels whose
 int bytes_of(ScalarType type) { return type == ScalarType::Float64 ? 8 : type == ScalarType::Float32 ? 4 : 2; }
 
 // By arithmetic, not measured: half empty tiles are left to the kernel that has smaller ones.
-bool takes_direct(const IrrepWgradParams& params) {
+bool suits_direct(const IrrepWgradParams& params) {
   const ConvShape& shape = params.shape;
   if (bytes_of(params.type) != 2 || shape.size > kMostDirectSize) return false;
   const bool wide = shape.in_fields > 16 && shape.out_fields > 16;
-  if (shape.group->name == "C4" ? !wide : shape.group->name != "D4" || shape.out_fields <= 8) return false;
-  const int neighbours = direct_wgrad_tile(static_cast<int>(shape.order()), shape.out_fields).in_fields / 8;
-  const auto lies_in_chunks = [&](const void* map) {
-    return map_width<uint16_t>(map, params.dy_strides, shape.out_fields, 8) == 8;
-  };
-  return map_width<uint16_t>(params.x, params.x_strides, shape.in_fields, neighbours) == neighbours &&
-         lies_in_chunks(params.dy) && lies_in_chunks(params.dy_activated) && offsets_fit(shape, params.x_strides);
+  return shape.group->name == "C4" ? wide : shape.group->name == "D4" && shape.out_fields > 8;
 }
+bool direct_reads_x(const IrrepWgradParams& params) {
+  const ConvShape& shape = params.shape;
+  const int neighbours = direct_wgrad_tile(static_cast<int>(shape.order()), shape.out_fields).in_fields / 8;
+  return map_width<uint16_t>(params.x, params.x_strides, readable_x_fields(params), neighbours) == neighbours &&
+         offsets_fit(shape, params.x_strides);
+}
+bool direct_reads_dy(const IrrepWgradParams& params) {
+  const auto lies_in_chunks = [&](const void* map) {
+    return map_width<uint16_t>(map, params.dy_strides, readable_dy_fields(params), 8) == 8;
+  };
+  return lies_in_chunks(params.dy) && lies_in_chunks(params.dy_activated);
+}
+
+PaddedMap padded_x(const ConvShape& s) { return {s.batch, s.in_elements(), s.rows.in, s.columns.in, s.in_fields}; }
+PaddedMap padded_dy(const ConvShape& s) { return {s.batch, s.order(), s.rows.out, s.columns.out, s.out_fields}; }
+
+// Where the maps are copied so that the kernel that has X̂ in registers can read them, and which of them.
+struct Padding {
+  bool x = false, dy = false;
+
+  // By arithmetic, not measured, as for fprop: not of 1 × 1 taps, nor of few fields, whatever the group.
+  explicit Padding(const IrrepWgradParams& params) {
+    const ConvShape& s = params.shape;
+    const bool pays = s.groups == 1 && s.size > 1 && s.in_fields > 16 && s.out_fields > 16;
+    if (!suits_direct(params) || !pays || !padded_x(s).fits() || !padded_dy(s).fits()) return;
+    IrrepWgradParams padded = params;
+    padded.x = nullptr, padded.x_strides = padded_x(s).strides(), padded.x_fields = padded_fields(s.in_fields);
+    if (!direct_reads_x(padded)) return;
+    x = !direct_reads_x(params), dy = !direct_reads_dy(params);
+  }
+  int64_t bytes(const ConvShape& s) const { return (x ? padded_x(s).bytes() : 0) + (dy ? padded_dy(s).bytes() : 0); }
+
+  // The layer with these copies, in `memory`.
+  IrrepWgradParams apply(IrrepWgradParams params, const void* memory) const {
+    const ConvShape& s = params.shape;
+    if (x) params.x = memory, params.x_strides = padded_x(s).strides(), params.x_fields = padded_fields(s.in_fields);
+    if (dy) {
+      params.dy = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(memory) + (x ? padded_x(s).bytes() : 0));
+      params.dy_activated = nullptr;
+      params.dy_strides = padded_dy(s).strides(), params.dy_fields = padded_fields(s.out_fields);
+    }
+    return params;
+  }
+  cudaError_t copy(const IrrepWgradParams& from, const IrrepWgradParams& to, cudaStream_t stream) const {
+    const ConvShape& s = from.shape;
+    if (x)
+      if (const cudaError_t error =
+              pad_map(from.type, padded_x(s), from.x, nullptr, from.x_strides, const_cast<void*>(to.x), stream))
+        return error;
+    if (!dy) return cudaSuccess;
+    return pad_map(from.type, padded_dy(s), from.dy, from.dy_activated, from.dy_strides, const_cast<void*>(to.dy),
+                   stream);
+  }
+};
 
 WgradKernel choose_kernel(const IrrepWgradParams& params) {
   const ConvShape& shape = params.shape;
   if (irrep_wgrad_staged_takes(params)) return WgradKernel::Staged;
-  if (takes_direct(params)) return WgradKernel::Direct;
+  if (suits_direct(params) && direct_reads_x(params) && direct_reads_dy(params)) return WgradKernel::Direct;
   if (bytes_of(params.type) == 8 || (bytes_of(params.type) == 4 && !params.tf32)) return WgradKernel::Simt;
   // A wide tile is wider than 16 in both directions, but for order 8.
   const bool wide = shape.out_fields > 16 && (shape.in_fields > 16 || shape.order() == 8);
@@ -114,15 +163,21 @@ WgradPlan plan_irrep_wgrad(const IrrepWgradParams& params) {
 
 int64_t irrep_wgrad_workspace(const IrrepWgradParams& params) {
   if (!pairs_of(params.shape)) return 0;
-  const WgradPlan plan = plan_irrep_wgrad(params);
-  if (plan.written_directly) return 0;
-  return plan.shares * share_bytes(params.type, params.shape, params.banks, plan.orbits);
+  const Padding padding(params);
+  const WgradPlan plan = plan_irrep_wgrad(padding.apply(params, nullptr));
+  const int64_t copies = padding.bytes(params.shape);
+  if (plan.written_directly) return copies;
+  return copies + plan.shares * share_bytes(params.type, params.shape, params.banks, plan.orbits);
 }
 
-cudaError_t irrep_wgrad(const IrrepWgradParams& params, cudaStream_t stream) {
-  const ConvShape& shape = params.shape;
+cudaError_t irrep_wgrad(const IrrepWgradParams& given, cudaStream_t stream) {
+  const ConvShape& shape = given.shape;
   if (!pairs_of(shape)) return cudaSuccess;
   if (!positions_fit(shape)) return cudaErrorInvalidValue;
+  const Padding padding(given);
+  IrrepWgradParams params = padding.apply(given, given.workspace);
+  params.workspace = static_cast<char*>(given.workspace) + padding.bytes(shape);
+  if (const cudaError_t error = padding.copy(given, params, stream)) return error;
   const WgradPlan plan = plan_irrep_wgrad(params);
   const cudaError_t error = multiply(params, plan, stream);
   if (error || plan.written_directly) return error;

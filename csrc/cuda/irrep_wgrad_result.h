@@ -36,8 +36,7 @@ __device__ auto wgrad_scale(const Problem& p, int bank, int order, bool input) {
   return p.relaxed_weight && input == p.relax_input ? p.relaxed_weight + bank * order : nullptr;
 }
 
-// Sums in all planes of neighbouring in fields (two need an even number of them) and one out field, as gradients; nothing
-// beyond the last field.
+// Sums in all planes of neighbouring in fields and one out field, as gradients; nothing beyond the last field.
 template <typename Group, int Neighbours, typename T>
 __device__ __forceinline__ void store_gradients(const WgradResult<T>& result, const WgradPart& part, int tap,
                                                 int in_field, int out_field,
@@ -56,9 +55,10 @@ __device__ __forceinline__ void store_gradients(const WgradResult<T>& result, co
   const int64_t pairs = int64_t{result.blocks} * result.out_fields * result.in_fields;
   const int64_t pair = (int64_t{part.block} * result.out_fields + out_field) * result.in_fields + in_field;
   const int64_t slot = ((int64_t{part.share} * result.banks + part.bank) * result.orbits + part.orbit) * order;
+  const bool whole = result.in_fields % Neighbours == 0;
 #pragma unroll
   for (int g = 0; g < order; ++g) {
-    if (result.shares) {
+    if (result.shares && whole) {
       struct alignas(Neighbours * sizeof(accumulate_t<T>)) Numbers {
         accumulate_t<T> number[Neighbours];
       } numbers;
@@ -67,9 +67,14 @@ __device__ __forceinline__ void store_gradients(const WgradResult<T>& result, co
       *reinterpret_cast<Numbers*>(result.shares + (slot + g) * pairs + pair) = numbers;
     } else {
 #pragma unroll
-      for (int i = 0; i < Neighbours; ++i)
-        result.grad_weight[((part.bank * pairs + pair + i) * order + g) * taps +
-                           moved_tap(result.matrices[g], tap, result.size)] = narrow<T>(f[i][g]);
+      for (int i = 0; i < Neighbours; ++i) {
+        if (!whole && in_field + i >= result.in_fields) break;
+        if (result.shares)
+          result.shares[(slot + g) * pairs + pair + i] = f[i][g];
+        else
+          result.grad_weight[((part.bank * pairs + pair + i) * order + g) * taps +
+                             moved_tap(result.matrices[g], tap, result.size)] = narrow<T>(f[i][g]);
+      }
     }
   }
 }

@@ -126,7 +126,8 @@ void by_processor(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     if (!result.defined() || !on_gpu) return result;
     for (auto& [original, stand_in] : given) {
       if (!stand_in.is_same(result)) continue;
-      if (original.data_ptr() != result.data_ptr()) original.unsafeGetTensorImpl()->shallow_copy_from(there(result).getIntrusivePtr());
+      if (original.data_ptr() != result.data_ptr())
+        original.unsafeGetTensorImpl()->shallow_copy_from(there(result).getIntrusivePtr());
       return original;
     }
     return there(result);
