@@ -83,11 +83,10 @@ bool takes_wgmma(const IrrepFpropParams& p, const void* transformed) {
   return p.shape.out_fields > 16 && !is_small(p) && wgmma_allowed() && irrep_fprop_wgmma_takes(p, transformed);
 }
 
-PaddedMap padded_x(const ConvShape& s) { return {s.batch, s.in_elements(), s.rows.in, s.columns.in, s.in_fields}; }
 // The layer with a copy of x and rows of Ψ̂ that wgmma's kernel can read.
 IrrepFpropParams with_padded_x(IrrepFpropParams p, void* x) {
-  p.x = x, p.x_activated = nullptr, p.x_strides = padded_x(p.shape).strides(),
-  p.x_fields = padded_fields(p.shape.in_fields);
+  p.x = x, p.x_strides = padded_x(p.shape).strides(), p.x_fields = padded_fields(p.shape.in_fields);
+  p.x_activated = nullptr;
   p.transformed_weight = nullptr, p.transformed_pitch = padded_fields(p.shape.out_fields);
   return p;
 }

@@ -38,9 +38,6 @@ bool direct_reads_dy(const IrrepWgradParams& params) {
   return lies_in_chunks(params.dy) && lies_in_chunks(params.dy_activated);
 }
 
-PaddedMap padded_x(const ConvShape& s) { return {s.batch, s.in_elements(), s.rows.in, s.columns.in, s.in_fields}; }
-PaddedMap padded_dy(const ConvShape& s) { return {s.batch, s.order(), s.rows.out, s.columns.out, s.out_fields}; }
-
 // Where the maps are copied so that the kernel that has X̂ in registers can read them, and which of them.
 struct Padding {
   bool x = false, dy = false;
@@ -49,13 +46,13 @@ struct Padding {
   explicit Padding(const IrrepWgradParams& params) {
     const ConvShape& s = params.shape;
     const bool pays = s.groups == 1 && s.size > 1 && s.in_fields > 16 && s.out_fields > 16;
-    if (!suits_direct(params) || !pays || !padded_x(s).fits() || !padded_dy(s).fits()) return;
+    if (!suits_direct(params) || !pays || !padded_x(s).fits() || !padded_y(s).fits()) return;
     IrrepWgradParams padded = params;
     padded.x = nullptr, padded.x_strides = padded_x(s).strides(), padded.x_fields = padded_fields(s.in_fields);
     if (!direct_reads_x(padded)) return;
     x = !direct_reads_x(params), dy = !direct_reads_dy(params);
   }
-  int64_t bytes(const ConvShape& s) const { return (x ? padded_x(s).bytes() : 0) + (dy ? padded_dy(s).bytes() : 0); }
+  int64_t bytes(const ConvShape& s) const { return (x ? padded_x(s).bytes() : 0) + (dy ? padded_y(s).bytes() : 0); }
 
   // The layer with these copies, in `memory`.
   IrrepWgradParams apply(IrrepWgradParams params, const void* memory) const {
@@ -64,7 +61,7 @@ struct Padding {
     if (dy) {
       params.dy = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(memory) + (x ? padded_x(s).bytes() : 0));
       params.dy_activated = nullptr;
-      params.dy_strides = padded_dy(s).strides(), params.dy_fields = padded_fields(s.out_fields);
+      params.dy_strides = padded_y(s).strides(), params.dy_fields = padded_fields(s.out_fields);
     }
     return params;
   }
@@ -75,7 +72,7 @@ struct Padding {
               pad_map(from.type, padded_x(s), from.x, nullptr, from.x_strides, const_cast<void*>(to.x), stream))
         return error;
     if (!dy) return cudaSuccess;
-    return pad_map(from.type, padded_dy(s), from.dy, from.dy_activated, from.dy_strides, const_cast<void*>(to.dy),
+    return pad_map(from.type, padded_y(s), from.dy, from.dy_activated, from.dy_strides, const_cast<void*>(to.dy),
                    stream);
   }
 };

@@ -23,6 +23,11 @@ struct PaddedMap {
   bool fits() const { return 1. * bytes() < (int64_t{1} << 34); }  // so that its chunks are 32-bit numbers
 };
 
+inline PaddedMap padded_x(const ConvShape& s) {
+  return {s.batch, s.in_elements(), s.rows.in, s.columns.in, s.in_fields};
+}
+inline PaddedMap padded_y(const ConvShape& s) { return {s.batch, s.order(), s.rows.out, s.columns.out, s.out_fields}; }
+
 // Copies `map`, whose numbers count where `activated`, with its strides, is above 0 or NaN, or everywhere. It has to fit.
 cudaError_t pad_map(ScalarType type, const PaddedMap& padded, const void* map, const void* activated,
                     const MapStrides& strides, void* to, cudaStream_t stream);
