@@ -38,3 +38,18 @@ def test_gradients(name, algorithm):
     error, allowed = (rounded - want).norm() / want.norm(), (peer - want).norm() / want.norm()
     assert (got - want).norm() <= 1e-9 * want.norm()
     assert error <= 2 * allowed
+
+
+@pytest.mark.parametrize("algorithm", ["irrep", "fused"])
+@pytest.mark.parametrize("name", ["noise_p4m_cnn", "noise_relaxed_p4_cnn"])
+def test_compiled(name, algorithm):
+    """In one graph, under autocast: the same bits."""
+    network = create_model(name, algorithm=algorithm, width=4).cuda()
+    x, labels = torch.randn(2, network.in_channels, 9, 9).cuda(), torch.tensor([1, 2]).cuda()
+    torch._dynamo.reset()
+    with torch.autocast("cuda", torch.bfloat16):
+        eager = step(network, x, labels)
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        parameters = list(network.parameters())
+        gradients = torch.autograd.grad(F.cross_entropy(compiled(x).double(), labels), parameters)
+    assert torch.equal(torch.cat([gradient.double().flatten().cpu() for gradient in gradients]), eager)

@@ -4,6 +4,7 @@ ops for it.  GCONV_EMULATED_GPU names the library that CMake made of these."""
 import ctypes
 import os
 import sys
+from types import SimpleNamespace
 
 # Before PyTorch asks, once and for all, whether there is CUDA.
 assert "torch" not in sys.modules, "emulated_gpu must come before whatever imports torch"
@@ -14,6 +15,9 @@ import torch  # noqa: E402
 
 torch.cuda._lazy_init = lambda: None
 torch.cuda.is_available = lambda: True
+torch.cuda.device_count, torch.cuda.current_device = lambda: 1, lambda: 0
+torch.cuda.get_device_properties = lambda *device: SimpleNamespace(major=9, minor=0)
+torch.cuda.get_rng_state, torch.cuda.set_rng_state = torch.get_rng_state, lambda state, *device: None
 torch.cuda.is_bf16_supported = lambda *including: True
 torch.cuda.get_device_capability = lambda *device: (9, 0)
 
