@@ -179,8 +179,9 @@ class Fprop(Function):
         dweight = drelaxed_weight = None
         if need_relaxed_weight and (elementwise := _elementwise_kernels(ctx.options[0], x.device)):
             gradients = element_wgrad(x, dy, y, weight.shape[-1], elementwise, *ctx.options[1:])
-            drelaxed_weight = weight.flatten(1) @ gradients.flatten(1).mT
-            dweight = (relaxed_weight @ gradients.flatten(1)).view(weight.shape) if need_weight else None
+            drelaxed_weight = _of_weights(weight, gradients)
+            if need_weight:
+                dweight = (relaxed_weight.to(gradients.dtype) @ gradients.flatten(1)).view(weight.shape).to(weight.dtype)
         else:
             dweight = _of(Wgrad)(x, dy, relaxed_weight, y, weight.shape[-1], *ctx.options) if need_weight else None
             drelaxed_weight = rgrad(x, weight, dy, y, *ctx.options) if need_relaxed_weight else None
@@ -294,15 +295,23 @@ def _elementwise_kernels(kernels: str, device: torch.device) -> str | None:
 
 
 def element_wgrad(x: Tensor, dy: Tensor, activated: Tensor | None, kernel_size: int, *options: Any) -> Tensor:
-    """The gradients G_h of a relaxed convolution's filters for each element h, carried back to ψ's: [|P|, *one bank],
-    differentiable; `activated` as in Wgrad.
+    """The gradients G_h of a relaxed convolution's filters for each element h, carried back to ψ's: [|P|, *one bank], in
+    float32 at least, differentiable; `activated` as in Wgrad.
 
         <fprop(x, ψ, w), dy> = Σ_l Σ_h w[l, h] · <ψ_l, G_h>
 
-    so that they hold the gradients to all ψ_l and to w.  wgrad is linear in w: G is that of the identity.
+    so that they hold the gradients to all ψ_l and to w.  wgrad is linear in w: G is that of the identity.  Not in 16 bits, for
+    a gradient to w is a sum over all numbers of G, which their rounding would reach.
     """
+    if dy.dtype in (torch.bfloat16, torch.float16):
+        x, dy, activated = x.float(), _masked(dy, activated).float(), None
     identity = torch.eye(dy.shape[2], dtype=dy.dtype, device=dy.device)
     return _of(Wgrad)(x, dy, identity, activated, kernel_size, *options)
+
+
+def _of_weights(weight: Tensor, gradients: Tensor) -> Tensor:
+    """The gradient to w, of what element_wgrad returns: <ψ_l, G_h>."""
+    return (weight.flatten(1).to(gradients.dtype) @ gradients.flatten(1).mT).to(weight.dtype)
 
 
 def rgrad(x: Tensor, weight: Tensor, dy: Tensor, activated: Tensor | None, *options: Any) -> Tensor:
@@ -312,7 +321,8 @@ def rgrad(x: Tensor, weight: Tensor, dy: Tensor, activated: Tensor | None, *opti
     the L banks lie side by side in the fields.
     """
     if elementwise := _elementwise_kernels(options[0], x.device):
-        return weight.flatten(1) @ element_wgrad(x, dy, activated, weight.shape[-1], elementwise, *options[1:]).flatten(1).mT
+        gradients = element_wgrad(x, dy, activated, weight.shape[-1], elementwise, *options[1:])
+        return _of_weights(weight, gradients)
     dy = _masked(dy, activated)
     relax_on, groups, banks = options[2], options[-1], weight.shape[0]
     dtype = x.dtype
