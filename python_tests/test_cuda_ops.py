@@ -25,10 +25,10 @@ def bank_of(kind, group, **options):
 
 
 def assert_close(got, expected, terms=None):
-    """Within the rounding of the result, or of the sum of its terms: given by the same sum of their sizes."""
+    """Within the rounding of the largest result; or of each one's terms, given the sum of their sizes."""
     assert got.shape == expected.shape and got.dtype == expected.dtype
     error = (got.cpu().double() - expected.double()).abs()
-    assert (error <= 4 * torch.finfo(expected.dtype).eps * (expected if terms is None else terms).double().abs().max()).all()
+    assert (error <= 4 * torch.finfo(expected.dtype).eps * (expected.double().abs().max() if terms is None else terms)).all()
 
 
 def on_device(tensor):
@@ -52,9 +52,10 @@ def test_expand_filter(kind, group, k, dtype):
     assert_close(filter_there, filter)
     arguments = (grad, weight, relaxed_weight)
     gradients = ops.expand_filter_backward(*arguments, *options, mask)
-    terms = ops.expand_filter_backward(*(t if t is None else t.double().abs() for t in arguments), *options, mask)
-    for got, expected, term in list(zip(gradients_there, gradients, terms))[: sum(mask)]:
-        assert_close(got, expected, term)
+    assert_close(gradients_there[0], gradients[0])
+    if relaxed_weight is not None:  # of thousands of terms that mostly cancel
+        terms = ops.expand_filter_backward(*(t.double().abs() for t in arguments), *options, mask)[1]
+        assert_close(gradients_there[1], gradients[1], terms)
     assert torch.equal(ops.expand_filter(there, relaxed_there, *options), filter_there)
     again = ops.expand_filter_backward(grad_there, there, relaxed_there, *options, mask)
     assert all(torch.equal(*pair) for pair in zip(again, gradients_there))
